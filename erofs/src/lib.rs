@@ -1,0 +1,107 @@
+//! Writes a metadata-only EROFS image, a layer's *table*: the kernel mounts it with the layer's stream as its device.
+#![forbid(unsafe_code)]
+#![allow(clippy::todo)]
+
+/// An inode as the writer asks for it.
+#[derive(Debug, Clone, Copy)]
+pub struct Inode<'a> {
+    /// What it is.
+    pub kind: Kind<'a>,
+    /// Permission bits, setuid, setgid, sticky: `0o7777` at most.
+    pub mode: u16,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Modification time, seconds since 1970.
+    pub mtime: i64,
+    /// Modification time, nanoseconds after `mtime`.
+    pub mtime_nsec: u32,
+    /// Number of names.
+    pub nlink: u32,
+}
+
+/// What an inode is.
+#[derive(Debug, Clone, Copy)]
+pub enum Kind<'a> {
+    /// A regular file: where its bytes lie in the device (a multiple of 512) and how many there are.
+    File {
+        /// Offset in the device, in bytes.
+        offset: u64,
+        /// Length in bytes.
+        size: u64,
+    },
+    /// A directory; `opaque` hides what lower layers have in it.
+    Directory {
+        /// Whether the opaque attribute is written.
+        opaque: bool,
+    },
+    /// A symbolic link and its target.
+    Symlink(&'a [u8]),
+    /// A character device.
+    Char(u32, u32),
+    /// A block device.
+    Block(u32, u32),
+    /// A named pipe.
+    Fifo,
+    /// An overlayfs whiteout: a character device 0:0.
+    Whiteout,
+}
+
+/// Where the writer takes its inodes from. Inodes are numbered from 0, the root, without gaps.
+pub trait Source {
+    /// How many inodes there are.
+    fn len(&self) -> u32;
+    /// Whether there is none (never: there is a root).
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// Inode `id`.
+    fn inode(&self, id: u32) -> Inode<'_>;
+    /// Calls `each` with every name in directory `id`, sorted bytewise, and the inode it names.
+    fn children(&self, id: u32, each: &mut dyn FnMut(&[u8], u32));
+    /// Calls `each` with every extended attribute of inode `id`: name with prefix, value.
+    fn xattrs(&self, id: u32, each: &mut dyn FnMut(&[u8], &[u8]));
+}
+
+/// How to write a table.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Length of the device (the stream), in bytes.
+    pub device_len: u64,
+    /// Which attribute marks an opaque directory.
+    pub opaque: OpaqueXattr,
+}
+
+/// The two forms in which overlayfs knows an opaque directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpaqueXattr {
+    /// `trusted.overlay.opaque`: the ordinary one.
+    Trusted,
+    /// `user.overlay.opaque`: for overlay mounts with `userxattr`.
+    User,
+}
+
+/// Why no table can be written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A field of EROFS can't hold the value.
+    #[error("{what} is {value}, EROFS holds {limit} at most")]
+    TooLarge {
+        /// What it is.
+        what: &'static str,
+        /// How large it is.
+        value: u64,
+        /// How large it can be.
+        limit: u64,
+    },
+}
+
+/// Writes the table of `source`: the same bytes for the same input.
+///
+/// # Errors
+/// When a name, size or number doesn't fit the format.
+pub fn write(_source: &impl Source, _options: &Options) -> Result<Vec<u8>, Error> {
+    todo!()
+}

@@ -1,0 +1,84 @@
+//! The layers of a node: how the snapshot side asks for them. One implementation, [`store::LayerStore`]; a test double
+//! beside the service's tests.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use async_trait::async_trait;
+
+use crate::Error;
+
+/// Name of a layer's state below `layers/`: the bare hex of the layer digest, with `.` and the hex of the zTOC's digest
+/// behind it while the layer is lazy (DESIGN: one image's index must not choose bytes for another's layer).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+pub struct LayerKey(pub String);
+
+/// What `Prepare` knows of an image layer.
+#[derive(Debug, Clone)]
+pub struct LayerRequest {
+    /// containerd's namespace.
+    pub namespace: String,
+    /// The chain ID that the snapshot is to be committed under (label `containerd.io/snapshot.ref`).
+    pub chain_id: String,
+    /// All labels of the call.
+    pub labels: HashMap<String, String>,
+    /// Chain ID of the snapshot below, empty for the bottom layer.
+    pub parent: String,
+}
+
+/// The answer to `Prepare`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Prepared {
+    /// We have it or are getting it: the snapshot is committed at once, `AlreadyExists` is the answer.
+    Remote(LayerKey),
+    /// An ordinary snapshot: containerd unpacks it itself; the reason is logged and counted.
+    Ordinary(&'static str),
+}
+
+/// What a ready layer's snapshot directory is to hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ready {
+    /// Its table can be mounted.
+    Mountable,
+    /// It was unpacked into an ordinary directory (beyond a table): [`Layers::mount`] binds nothing, see there.
+    Unpacked,
+}
+
+/// Disk use of a layer, as allocated.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes allocated.
+    pub size: u64,
+    /// Inodes.
+    pub inodes: u64,
+}
+
+/// The layers of a node.
+#[async_trait]
+pub trait Layers: Send + Sync + 'static {
+    /// Asks for a layer; never waits for a whole one. The first call of an image resolves the image.
+    async fn prepare(&self, request: &LayerRequest) -> Result<Prepared, Error>;
+
+    /// Waits until the layer can be mounted: at once for a lazy one, when it is filled and verified for others. A
+    /// failed fill is tried again by the next call.
+    async fn ready(&self, layer: &LayerKey) -> Result<Ready, Error>;
+
+    /// Mounts the layer's table at `target`, an existing directory; does nothing when it is mounted there already. For
+    /// an unpacked layer the directory is bind-mounted from where it was unpacked.
+    async fn mount(&self, layer: &LayerKey, target: &Path) -> Result<(), Error>;
+
+    /// Takes the mount at `target` away; does nothing when there is none.
+    async fn unmount(&self, layer: &LayerKey, target: &Path) -> Result<(), Error>;
+
+    /// Disk use of the layer.
+    async fn usage(&self, layer: &LayerKey) -> Result<Usage, Error>;
+
+    /// No snapshot uses the layer any more: its downloads stop, its stream goes.
+    async fn remove(&self, layer: &LayerKey) -> Result<(), Error>;
+
+    /// At start-up: exactly these layers are in use; everything else below `layers/` goes. No network.
+    async fn restore(&self, layers: &[LayerKey]) -> Result<(), Error>;
+
+    /// Stops all work and makes what is on disk safe; mounts stay.
+    async fn shutdown(&self);
+}

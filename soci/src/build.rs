@@ -1,0 +1,1 @@
+//! Builds the zTOCs and the index manifest of an image.

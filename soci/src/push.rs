@@ -1,0 +1,1 @@
+//! Pushes an index: zTOCs first, the manifest last.

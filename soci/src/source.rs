@@ -1,0 +1,1 @@
+//! Where images come from: a registry (more in later issues).

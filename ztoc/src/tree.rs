@@ -1,0 +1,112 @@
+//! The inode tree that a table of contents means: names cleaned, last entry wins, hard links resolved, whiteouts and
+//! missing parents made; resolved here once, for the EROFS table and for the FUSE fallback.
+
+use std::collections::BTreeMap;
+
+use crate::model::{Entry, Timestamp};
+
+/// Number of an inode within its tree; the root is 0.
+pub type InodeId = u32;
+
+/// One inode.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inode {
+    /// What it is.
+    pub kind: InodeKind,
+    /// Permission bits, setuid, setgid and sticky: `0o7777` at most.
+    pub mode: u16,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Time of modification.
+    pub mtime: Timestamp,
+    /// How many names it has; for a directory 2 and one for each directory in it.
+    pub nlink: u32,
+    /// Extended attributes, name (with its prefix, as `security.capability`) and value, sorted by name.
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// What an inode is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InodeKind {
+    /// A regular file: its bytes in the stream; `offset` is a multiple of 512.
+    File {
+        /// Where they begin.
+        offset: u64,
+        /// How many there are.
+        size: u64,
+    },
+    /// A directory.
+    Directory {
+        /// Its names.
+        children: BTreeMap<Vec<u8>, InodeId>,
+        /// Whether it hides what lower layers have in it (`.wh..wh..opq`).
+        opaque: bool,
+    },
+    /// A symbolic link and its target.
+    Symlink(Vec<u8>),
+    /// A character device, major and minor number.
+    Char(u32, u32),
+    /// A block device, major and minor number.
+    Block(u32, u32),
+    /// A named pipe.
+    Fifo,
+    /// Hides a name of lower layers (`.wh.NAME`): overlayfs wants a character device 0:0.
+    Whiteout,
+}
+
+/// The inodes of a layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tree {
+    /// All inodes; the first is the root.
+    pub inodes: Vec<Inode>,
+}
+
+/// Why entries make no tree that a table can hold.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TreeError {
+    /// A hard link's target isn't in the layer before it.
+    #[error("hard link {name:?} points to {target:?}, which isn't earlier in the layer")]
+    HardlinkTarget {
+        /// Name of the link, lossily as text.
+        name: String,
+        /// What it points to, lossily as text.
+        target: String,
+    },
+    /// A name or link target is longer than the file system can hold.
+    #[error("{what} of {len} bytes, the limit is {limit}")]
+    TooLong {
+        /// `name` or `link target`.
+        what: &'static str,
+        /// Its length.
+        len: usize,
+        /// The longest there can be.
+        limit: usize,
+    },
+    /// A file's data doesn't begin at a multiple of 512, or ends past the stream.
+    #[error(
+        "the data of {name:?} lies at {offset}, {size} bytes: not in a stream of {stream_len} bytes by blocks of 512"
+    )]
+    Misplaced {
+        /// The file's name, lossily as text.
+        name: String,
+        /// Offset of its data.
+        offset: u64,
+        /// Length of its data.
+        size: u64,
+        /// Length of the stream.
+        stream_len: u64,
+    },
+}
+
+impl Tree {
+    /// The tree that `entries` mean, whose data lie in a stream of `stream_len` bytes.
+    ///
+    /// # Errors
+    /// [`TreeError`] says which entry can't be held.
+    pub fn new(_entries: &[Entry], _stream_len: u64) -> Result<Self, TreeError> {
+        todo!()
+    }
+}
