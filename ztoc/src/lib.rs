@@ -2,25 +2,27 @@
 //!
 //! No I/O beyond `Read`, nothing async, no unsafe code.
 #![forbid(unsafe_code)]
-#![allow(clippy::todo)]
 
 pub mod build;
 mod codec;
 mod decode;
 mod digest;
 mod error;
+mod gzip;
 pub mod limits;
 mod model;
+mod scan;
 mod span;
 pub mod tar;
 pub mod tree;
 pub mod unpack;
+mod zinfo;
 
 pub use decode::decode_span;
 pub use digest::{DigestError, Sha256Digest};
 pub use error::Error;
 pub use model::{Checkpoint, Compression, Entry, EntryKind, Timestamp, Ztoc};
-pub use span::{Span, SpanId, SpanTable};
+pub use span::{Span, SpanId, SpanTable, WindowMap};
 
 /// Length of a deflate window in bytes.
 pub const WINDOW_LEN: usize = 32 * 1024;

@@ -2,3 +2,26 @@
 
 /// Longest zTOC that is read, in bytes. The largest seen (a TensorFlow layer of 45,000 entries) has 16 MB.
 pub const MAX_ZTOC_LEN: u64 = 1 << 30;
+
+/// Most spans of one layer: 4 TiB in spans of 4 MiB, and with gzip more than [`MAX_ZTOC_LEN`] holds windows for.
+pub const MAX_SPANS: u64 = 1 << 20;
+
+/// Longest blob and longest stream, in bytes: an EROFS table counts a stream's blocks of 512 bytes in 32 bits.
+pub const MAX_STREAM_LEN: u64 = 1 << 41;
+
+/// Deflate's best ratio: 258 bytes for a length code of one bit and a distance code of one bit, 1032 to 1.
+pub const MAX_RATIO: u64 = 1032;
+
+/// What a span may hold above [`MAX_RATIO`], in bytes: the bytes of a block whose end lies in the span's first byte.
+pub const RATIO_SLACK: u64 = 64 * 1024;
+
+/// Fewest bytes of zTOC for each entry that it claims: one place in the vector, and a table of a length word and the
+/// seven fields that are never left out. What claims more entries names one table many times.
+pub const MIN_ENTRY_LEN: usize = 32;
+
+/// How often the strings of a zTOC may be longer, taken together, than the zTOC: a writer may share equal strings (an
+/// owner's name, the target of many hard links), and a hostile one could share a long one a million times.
+pub const MAX_STRING_SHARING: usize = 4;
+
+/// Largest window of a zstd frame, as a power of two, in bytes: 128 MiB, which is what the zstd tool itself accepts.
+pub const MAX_ZSTD_WINDOW_LOG: u32 = 27;

@@ -33,6 +33,29 @@ pub enum EntryKind {
     Fifo,
 }
 
+impl EntryKind {
+    const ALL: [Self; 7] =
+        [Self::Regular, Self::Directory, Self::Symlink, Self::Hardlink, Self::Char, Self::Block, Self::Fifo];
+
+    /// The word that a zTOC has for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Regular => "reg",
+            Self::Directory => "dir",
+            Self::Symlink => "symlink",
+            Self::Hardlink => "hardlink",
+            Self::Char => "char",
+            Self::Block => "block",
+            Self::Fifo => "fifo",
+        }
+    }
+
+    /// The type that a zTOC's word means, or `None` when it means none.
+    pub fn from_name(name: &[u8]) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name().as_bytes() == name)
+    }
+}
+
 /// A point in time: seconds since 1970-01-01T00:00:00Z (negative before) and nanoseconds (below 1,000,000,000) on top.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Timestamp {
