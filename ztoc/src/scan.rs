@@ -190,3 +190,7 @@ impl Scan {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "scan_tests.rs"]
+mod tests;
