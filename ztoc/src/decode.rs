@@ -113,7 +113,7 @@ fn prefix(bits: u8, first: u8) -> Result<Vec<u8>, Error> {
     if bits % 2 == 1 {
         prefix.push_odd_block();
     }
-    while (prefix.used + bits) % 8 != 0 {
+    while !(prefix.used + bits).is_multiple_of(8) {
         prefix.push(0b010, 3); // not the last block, fixed codes
         prefix.push(0, 7); // end of block
     }

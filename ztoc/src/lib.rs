@@ -16,7 +16,7 @@ mod span;
 pub mod tar;
 pub mod tree;
 pub mod unpack;
-mod zinfo;
+pub mod zinfo;
 
 pub use decode::decode_span;
 pub use digest::{DigestError, Sha256Digest};

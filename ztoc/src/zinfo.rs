@@ -18,16 +18,16 @@ pub(crate) const CHECKPOINT_LEN: usize = PLACE_LEN + WINDOW_LEN;
 const IMPLIED_OFFSET: u64 = 10;
 
 /// What a zInfo blob says.
-#[derive(Debug)]
-pub(crate) struct Zinfo {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Zinfo {
     /// The span size that was asked for, in bytes of stream.
-    pub(crate) span_size: u64,
+    pub span_size: u64,
     /// The checkpoints, the implied one too.
-    pub(crate) checkpoints: Vec<Checkpoint>,
+    pub checkpoints: Vec<Checkpoint>,
     /// Whether the first checkpoint isn't in the blob.
-    pub(crate) first_implied: bool,
+    pub first_implied: bool,
     /// Whether checkpoints have windows at all.
-    pub(crate) has_windows: bool,
+    pub has_windows: bool,
 }
 
 impl Zinfo {
@@ -51,8 +51,11 @@ fn invalid(field: &'static str, what: String) -> Error {
     Error::Invalid { field, what }
 }
 
-/// Reads the blob of a layer whose blob has `compressed_size` bytes.
-pub(crate) fn decode(compression: Compression, blob: &[u8], compressed_size: u64) -> Result<Zinfo, Error> {
+/// Reads the zInfo of a layer whose blob has `compressed_size` bytes.
+///
+/// # Errors
+/// [`Error::Invalid`] naming the field, or [`Error::Limit`].
+pub fn decode(compression: Compression, blob: &[u8], compressed_size: u64) -> Result<Zinfo, Error> {
     match compression {
         Compression::Gzip => gzip(blob),
         Compression::Uncompressed => tar(blob, compressed_size),

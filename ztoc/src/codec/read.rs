@@ -159,7 +159,10 @@ fn entry(table: &Table<'_>, ztoc_len: usize, strings: &mut Strings) -> Result<En
     })
 }
 
-fn pax(file: &Table<'_>, ztoc_len: usize, strings: &mut Strings) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
+/// PAX records, key and value.
+type Records = Vec<(Vec<u8>, Vec<u8>)>;
+
+fn pax(file: &Table<'_>, ztoc_len: usize, strings: &mut Strings) -> Result<Records, Error> {
     let tables = file.offsets(ids::file::XATTRS, "xattrs")?;
     // One vector may be named by many entries: each of its records counts as bytes, too.
     let taken = tables.len().saturating_mul(MIN_ENTRY_LEN / 2).min(ztoc_len.saturating_add(1));
