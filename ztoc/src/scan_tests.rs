@@ -8,8 +8,11 @@ fn golden(file: &str) -> Vec<u8> {
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Stream, checkpoints and windows of a blob that comes in pieces of `piece` bytes.
-fn scan(blob: &[u8], piece: usize, span_size: u64) -> Result<(Vec<u8>, Vec<Checkpoint>, Vec<u8>), Error> {
+/// Stream, checkpoints and windows.
+type Scanned = (Vec<u8>, Vec<Checkpoint>, Vec<u8>);
+
+/// What is found in a blob that comes in pieces of `piece` bytes.
+fn scan(blob: &[u8], piece: usize, span_size: u64) -> Result<Scanned, Error> {
     let mut scan = Scan::new(span_size);
     let (mut stream, mut checkpoints, mut windows) = (Vec::new(), Vec::new(), Vec::new());
     for mut input in blob.chunks(piece) {

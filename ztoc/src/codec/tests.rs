@@ -97,13 +97,16 @@ fn hostile_values_are_named() {
     }
 }
 
+/// Writes the table `TOC`.
+type WriteToc = fn(&mut Builder) -> Position;
+
 /// What a zTOC is made of, as raw as needed; the default is one of an empty gzip layer.
 struct Parts {
     algorithm: u8,
     max_span_id: i32,
     digests: Vec<Vec<u8>>,
     zinfo: Vec<u8>,
-    toc: fn(&mut Builder) -> Position,
+    toc: WriteToc,
 }
 
 impl Default for Parts {
@@ -185,7 +188,7 @@ fn one_table_or_string_named_many_times_is_refused() {
             .offset(ids::file::XATTRS, xattrs)
             .end()
     }
-    let toc: [(&str, fn(&mut Builder) -> Position); 3] = [
+    let toc: [(&str, WriteToc); 3] = [
         ("metadata", |out| {
             let (name, none) = (out.string(b"f"), out.offsets(&[]));
             let table = file(out, name, none, 512);
@@ -214,7 +217,7 @@ fn one_table_or_string_named_many_times_is_refused() {
 
 #[test]
 fn shared_strings_of_an_honest_writer_are_read() {
-    let toc: fn(&mut Builder) -> Position = |out| {
+    let toc: WriteToc = |out| {
         let (name, kind, owner) = (out.string(b"dir/file"), out.string(b"reg"), out.string(b"root"));
         let files: Vec<_> = (0..1000)
             .map(|index| {
