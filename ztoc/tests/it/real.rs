@@ -29,9 +29,13 @@ fn source(dir: &Path) {
             let Ok(metadata) = path.symlink_metadata() else { continue };
             if metadata.is_dir() {
                 folders.push(path);
-            } else if metadata.is_symlink() || metadata.len() <= left.min(3 << 20) {
+            } else if metadata.is_symlink()
+                || (metadata.is_file()
+                    && metadata.len() <= left.min(3 << 20)
+                    && fs::File::open(&path).is_ok())
+            {
                 left -= if metadata.is_symlink() { 0 } else { metadata.len() };
-                list.extend_from_slice(path.as_os_str().as_bytes());
+                list.extend_from_slice(path.strip_prefix("/").unwrap().as_os_str().as_bytes());
                 list.push(0);
             }
         }
