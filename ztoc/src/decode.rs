@@ -1,17 +1,21 @@
-//! Decoding one span from its checkpoint.
+//! Decoding one span from its checkpoint, at once or while its bytes arrive.
 //!
-//! A span begins anywhere in a byte. zlib has a call that puts the odd bits into the decoder's bit buffer; here they are
-//! put there by decoding: a prefix of empty deflate blocks, as many bits long as are missing to a whole byte.
+//! A span needs its window and the odd bits of its first byte, and nothing of the spans before it. That its bytes are the
+//! right ones is the caller's to check, by the span's digest, before it uses what came out.
 
 use zlib_rs::{Inflate, InflateError, InflateFlush, Status};
 
 use crate::gzip::{Header, TRAILER_LEN};
 use crate::limits::{MAX_RATIO, RATIO_SLACK};
 use crate::model::Compression;
+use crate::prefix::prefix;
 use crate::{Error, WINDOW_LEN};
 
 /// Logarithm of [`WINDOW_LEN`], as zlib wants it.
 const WINDOW_BITS: u8 = 15;
+
+/// By how much the output grows where its length isn't known, in bytes: padding behind a tar is mostly a few KiB.
+const GROWTH: usize = 64 * 1024;
 
 /// Decodes one span: `compressed` are all its bytes in the blob, `bits` and `window` come from its checkpoint (an empty
 /// window when it has none), and exactly `uncompressed_len` bytes come out. Plain tar is copied.
@@ -28,66 +32,236 @@ pub fn decode_span(
     compressed: &[u8],
     uncompressed_len: usize,
 ) -> Result<Vec<u8>, Error> {
-    if compression == Compression::Uncompressed {
-        return compressed.get(..uncompressed_len).map(<[u8]>::to_vec).ok_or_else(|| {
-            corrupt(compressed.len(), format!("ends before byte {uncompressed_len} of the span"))
-        });
-    }
     let most = (compressed.len() as u64).saturating_mul(MAX_RATIO).saturating_add(RATIO_SLACK);
     if uncompressed_len as u64 > most {
         return Err(Error::Limit { what: "length of the span", value: uncompressed_len as u64, limit: most });
     }
-    let mut out = vec![0; uncompressed_len];
-    if uncompressed_len != 0 {
-        inflate(bits, window, compressed, &mut out)?;
-    }
-    Ok(out)
+    let mut decoder = SpanDecoder::new(compression, bits, window, uncompressed_len)?;
+    decoder.push(compressed)?;
+    decoder.finish()
 }
 
-fn corrupt(offset: usize, what: impl Into<String>) -> Error {
-    Error::Corrupt { format: "gzip", offset: offset as u64, what: what.into() }
+/// Decodes a span while its bytes arrive.
+pub struct SpanDecoder {
+    state: State,
+    out: Vec<u8>,
+    /// How much of `out` has been decoded.
+    filled: usize,
+    goal: Goal,
+    /// How many bytes of the span were taken.
+    taken: u64,
 }
 
-/// Fills `out`, which isn't empty.
-fn inflate(bits: u8, window: &[u8], compressed: &[u8], out: &mut [u8]) -> Result<(), Error> {
-    let mut inflater = Inflate::new(false, WINDOW_BITS);
-    let recent = &window[window.len().saturating_sub(WINDOW_LEN)..];
-    if !recent.is_empty() {
-        inflater.set_dictionary(recent).map_err(|error| corrupt(0, error.as_str()))?;
+/// How much is to come out.
+#[derive(Debug, Clone, Copy)]
+enum Goal {
+    /// This many bytes; what follows in the input isn't looked at.
+    Exactly(usize),
+    /// All there is, and no more than this.
+    AtMost(usize),
+}
+
+/// What the next byte of the input is.
+enum State {
+    /// Of a plain tar.
+    Copied,
+    /// The span's first, of which so many high-order bits count.
+    FirstByte(Box<Inflate>, u8),
+    /// Of a deflate stream.
+    Deflate(Box<Inflate>),
+    /// Of a member's trailer, of which so many bytes are left.
+    Trailer(Box<Inflate>, usize),
+    /// Of the next member's header.
+    Header(Box<Inflate>, Header),
+    /// Not to be looked at: an error was found before it.
+    Broken,
+}
+
+impl std::fmt::Debug for SpanDecoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SpanDecoder")
+            .field("goal", &self.goal)
+            .field("taken", &self.taken)
+            .field("filled", &self.filled)
+            .finish_non_exhaustive()
     }
-    let mut input = compressed;
-    if bits != 0 {
-        let (&first, rest) = compressed.split_first().ok_or_else(|| corrupt(0, "the span has no bytes"))?;
-        // Seven bits are less than a block's head and one byte of content: nothing comes out yet.
-        feed(&mut inflater, &mut &*prefix(bits, first)?, out).map_err(|error| corrupt(0, error.as_str()))?;
-        input = rest;
+}
+
+impl SpanDecoder {
+    /// A decoder for a span that has `uncompressed_len` bytes of stream, which are allocated here: the caller has them
+    /// from a [`crate::Span`], whose length was checked.
+    ///
+    /// # Errors
+    /// When `bits` is above 7.
+    pub fn new(
+        compression: Compression,
+        bits: u8,
+        window: &[u8],
+        uncompressed_len: usize,
+    ) -> Result<Self, Error> {
+        let state = State::new(compression, bits, window)?;
+        let out = vec![0; uncompressed_len];
+        Ok(Self { state, out, filled: 0, goal: Goal::Exactly(uncompressed_len), taken: 0 })
     }
-    let mut filled = 0;
-    loop {
-        let at = compressed.len() - input.len();
-        let before = (input.len(), filled);
-        let (made, ended) = feed(&mut inflater, &mut input, &mut out[filled..])
-            .map_err(|error| corrupt(at, inflater.error_message().unwrap_or(error.as_str())))?;
-        filled += made;
-        if filled == out.len() {
-            return Ok(());
-        }
-        if ended {
-            let rest = input.get(TRAILER_LEN..).unwrap_or_default();
-            let (len, complete) = Header::new().push(rest).map_err(|what| corrupt(at, what))?;
-            if !complete {
-                return Err(corrupt(compressed.len(), ends_early(filled, out.len())));
+
+    /// A decoder for a layer's *last* span up to the end of the blob, also behind the tar's end, where a stream has
+    /// padding that no span's length counts and that a digest of the whole stream (the diff ID) needs.
+    ///
+    /// # Errors
+    /// When `bits` is above 7.
+    pub fn to_end(compression: Compression, bits: u8, window: &[u8], max_len: usize) -> Result<Self, Error> {
+        let state = State::new(compression, bits, window)?;
+        Ok(Self { state, out: Vec::new(), filled: 0, goal: Goal::AtMost(max_len), taken: 0 })
+    }
+
+    /// What came out so far.
+    pub fn decoded(&self) -> &[u8] {
+        &self.out[..self.filled]
+    }
+
+    /// Takes the span's next bytes.
+    ///
+    /// # Errors
+    /// When the bytes are no deflate stream, or more comes out than was said to.
+    pub fn push(&mut self, mut input: &[u8]) -> Result<(), Error> {
+        while !self.is_full() {
+            let before = input.len();
+            let made = self.step(&mut input)?;
+            let taken = before - input.len();
+            self.taken += taken as u64;
+            if taken == 0 && made == 0 {
+                break;
             }
-            input = &rest[len..];
-            inflater.reset(false); // a new member refers to nothing before it
-        } else if (input.len(), filled) == before {
-            return Err(corrupt(compressed.len(), ends_early(filled, out.len())));
+        }
+        Ok(())
+    }
+
+    /// All of the span has been pushed: what came out.
+    ///
+    /// # Errors
+    /// When that is less than was said to.
+    pub fn finish(mut self) -> Result<Vec<u8>, Error> {
+        let whole = match (self.goal, &self.state) {
+            (Goal::Exactly(len), _) => self.filled == len,
+            (Goal::AtMost(_), State::Copied) => true,
+            (Goal::AtMost(_), State::Header(_, header)) => header.is_empty(),
+            (Goal::AtMost(_), _) => false,
+        };
+        if !whole {
+            let wanted = match self.goal {
+                Goal::Exactly(len) => format!("of the span's {len} bytes"),
+                Goal::AtMost(_) => "within a member".to_owned(),
+            };
+            return Err(self.corrupt(format!("ends after {} {wanted}", bytes(self.filled))));
+        }
+        self.out.truncate(self.filled);
+        Ok(self.out)
+    }
+
+    fn is_full(&self) -> bool {
+        matches!(self.goal, Goal::Exactly(len) if self.filled == len)
+    }
+
+    fn corrupt(&self, what: impl Into<String>) -> Error {
+        Error::Corrupt { format: "gzip", offset: self.taken, what: what.into() }
+    }
+
+    /// Makes room for more to come out, where there is no fixed length.
+    fn grow(&mut self) -> Result<(), Error> {
+        let Goal::AtMost(max) = self.goal else { return Ok(()) };
+        if self.filled > max {
+            let (value, limit) = (self.filled as u64, max as u64);
+            return Err(Error::Limit { what: "length of the last span", value, limit });
+        }
+        if self.filled == self.out.len() {
+            // One more than the limit, to see that it is passed.
+            self.out.resize(self.out.len().saturating_add(GROWTH).min(max.saturating_add(1)), 0);
+        }
+        Ok(())
+    }
+
+    /// Takes some of `input`, and says how many steps forward came of it besides (bytes, or a change of state).
+    fn step(&mut self, input: &mut &[u8]) -> Result<usize, Error> {
+        self.grow()?;
+        match std::mem::replace(&mut self.state, State::Broken) {
+            State::Copied => {
+                let len = input.len().min(self.out.len() - self.filled);
+                let (now, later) = input.split_at(len);
+                self.out[self.filled..self.filled + len].copy_from_slice(now);
+                *input = later;
+                self.filled += len;
+                self.state = State::Copied;
+                Ok(0)
+            }
+            State::FirstByte(mut inflater, bits) => {
+                let Some((&first, rest)) = input.split_first() else {
+                    self.state = State::FirstByte(inflater, bits);
+                    return Ok(0);
+                };
+                // Seven bits are less than a block's head and one byte of content: nothing comes out yet.
+                feed(&mut inflater, &mut &*prefix(bits, first), &mut self.out[self.filled..])
+                    .map_err(|error| self.corrupt(error.as_str()))?;
+                *input = rest;
+                self.state = State::Deflate(inflater);
+                Ok(0)
+            }
+            State::Deflate(mut inflater) => {
+                let (made, ended) = feed(&mut inflater, input, &mut self.out[self.filled..])
+                    .map_err(|error| self.corrupt(inflater.error_message().unwrap_or(error.as_str())))?;
+                self.filled += made;
+                self.state =
+                    if ended { State::Trailer(inflater, TRAILER_LEN) } else { State::Deflate(inflater) };
+                Ok(made + usize::from(ended))
+            }
+            State::Trailer(inflater, left) => {
+                let (_, later) = input.split_at(input.len().min(left));
+                let left = left - (input.len() - later.len());
+                *input = later;
+                self.state = match left {
+                    0 => State::Header(inflater, Header::new()),
+                    left => State::Trailer(inflater, left),
+                };
+                Ok(0)
+            }
+            State::Header(mut inflater, mut header) => {
+                let (len, complete) = header.push(input).map_err(|what| self.corrupt(what))?;
+                *input = &input[len..];
+                self.state = if complete {
+                    inflater.reset(false); // a new member refers to nothing before it
+                    State::Deflate(inflater)
+                } else {
+                    State::Header(inflater, header)
+                };
+                Ok(0)
+            }
+            State::Broken => Err(self.corrupt("was broken before")),
         }
     }
 }
 
-fn ends_early(filled: usize, wanted: usize) -> String {
-    format!("ends after {filled} of the span's {wanted} bytes")
+impl State {
+    fn new(compression: Compression, bits: u8, window: &[u8]) -> Result<Self, Error> {
+        if bits > 7 {
+            return Err(Error::Invalid { field: "checkpoint.bits", what: format!("is {bits}, above 7") });
+        }
+        if compression == Compression::Uncompressed {
+            return Ok(Self::Copied);
+        }
+        let mut inflater = Box::new(Inflate::new(false, WINDOW_BITS));
+        let recent = &window[window.len().saturating_sub(WINDOW_LEN)..];
+        if !recent.is_empty() {
+            inflater.set_dictionary(recent).map_err(|error| Error::Corrupt {
+                format: "gzip",
+                offset: 0,
+                what: error.as_str().to_owned(),
+            })?;
+        }
+        Ok(if bits == 0 { Self::Deflate(inflater) } else { Self::FirstByte(inflater, bits) })
+    }
+}
+
+fn bytes(count: usize) -> String {
+    if count == 1 { "1 byte".to_owned() } else { format!("{count} bytes") }
 }
 
 /// Inflates as much of `input` as fits `out`: how many bytes that made, and whether the deflate stream has ended.
@@ -101,66 +275,6 @@ fn feed(inflater: &mut Inflate, input: &mut &[u8], out: &mut [u8]) -> Result<(us
 /// A count of bytes in memory.
 fn count(bytes: u64) -> usize {
     usize::try_from(bytes).expect("counts bytes of a slice")
-}
-
-/// Empty blocks that end `bits` bits before a byte does, and the `bits` high-order bits of `first` after them.
-fn prefix(bits: u8, first: u8) -> Result<Vec<u8>, Error> {
-    if bits > 7 {
-        return Err(Error::Invalid { field: "checkpoint.bits", what: format!("is {bits}, above 7") });
-    }
-    let mut prefix = Bits::default();
-    // A block with fixed codes and nothing in it has ten bits: to an odd number of bits it takes another one.
-    if bits % 2 == 1 {
-        prefix.push_odd_block();
-    }
-    while !(prefix.used + bits).is_multiple_of(8) {
-        prefix.push(0b010, 3); // not the last block, fixed codes
-        prefix.push(0, 7); // end of block
-    }
-    prefix.push(u16::from(first >> (8 - bits)), bits);
-    Ok(prefix.bytes)
-}
-
-/// Bits in the order of deflate: the first is the lowest of the first byte.
-#[derive(Debug, Default)]
-struct Bits {
-    bytes: Vec<u8>,
-    /// How many bits of the last byte are used: 0 to 7, 0 when it is full.
-    used: u8,
-}
-
-impl Bits {
-    /// Appends the `count` low-order bits of `value`, lowest first.
-    fn push(&mut self, value: u16, count: u8) {
-        for bit in 0..count {
-            if self.used == 0 {
-                self.bytes.push(0);
-            }
-            if let Some(last) = self.bytes.last_mut() {
-                *last |= u8::from(value >> bit & 1 == 1) << self.used;
-            }
-            self.used = (self.used + 1) % 8;
-        }
-    }
-
-    /// Appends a block with codes of its own and nothing in it: 93 bits. Its only literal code is the end of the block,
-    /// of one bit, and it has one distance code, as the format asks for.
-    fn push_odd_block(&mut self) {
-        self.push(0b100, 3); // not the last block, dynamic codes
-        self.push(0, 5); // 257 literal codes
-        self.push(0, 5); // 1 distance code
-        self.push(15, 4); // 19 code length codes, in deflate's own order:
-        for symbol in [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15] {
-            self.push(u16::from(symbol == 1 || symbol == 18), 3); // two of one bit each: `1` is 0, `18` is 1
-        }
-        for zeros in [138, 118] {
-            self.push(1, 1); // `18`: a run of zeros, of 11 and these many more; 256 in all
-            self.push(zeros - 11, 7);
-        }
-        self.push(0, 1); // literal code 256, the end of the block: length 1
-        self.push(0, 1); // distance code 0: length 1
-        self.push(0, 1); // the end of the block
-    }
 }
 
 #[cfg(test)]

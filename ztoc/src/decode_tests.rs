@@ -1,4 +1,5 @@
 use super::*;
+use crate::prefix::Bits;
 
 /// Stored blocks, fixed ones and their bits: built by hand, so that each begins at any bit of a byte.
 fn stream(phase: u8, text: &[u8]) -> Bits {
@@ -29,7 +30,7 @@ fn a_span_begins_at_any_bit() {
 #[test]
 fn the_prefix_ends_at_the_wanted_bit() {
     for bits in 1..8_u8 {
-        let prefix = prefix(bits, 0xff).expect("0 to 7 bits");
+        let prefix = prefix(bits, 0xff);
         let last = *prefix.last().expect("has at least the bits themselves");
         assert_eq!(last >> (8 - bits), 0xff >> (8 - bits), "{bits}");
         let mut inflater = Inflate::new(false, WINDOW_BITS);
@@ -67,7 +68,7 @@ fn members_may_end_and_begin_within_a_span() {
         assert_eq!(got, b"firstsecond"[..len]);
     }
     let error = decode_span(Compression::Gzip, 0, b"", &bytes, 12).expect_err("one byte too many");
-    assert!(error.to_string().contains("ends after 11 of the span's 12 bytes"), "{error}");
+    assert!(error.to_string().contains("ends after 11 bytes of the span's 12 bytes"), "{error}");
 }
 
 #[test]
@@ -103,4 +104,57 @@ fn hostile_spans_are_refused() {
 fn plain_tar_is_copied() {
     assert_eq!(decode_span(Compression::Uncompressed, 0, b"", b"abcd", 3).expect("is there"), b"abc");
     assert!(decode_span(Compression::Uncompressed, 0, b"", b"abcd", 5).is_err());
+}
+
+#[test]
+fn it_does_not_matter_in_which_pieces_a_span_arrives() {
+    let mut bytes = stream(3, b"first").bytes;
+    bytes.extend([0; TRAILER_LEN]);
+    bytes.extend([0x1f, 0x8b, 8, 8, 0, 0, 0, 0, 0, 3, b'n', 0]);
+    bytes.extend(stream(0, b"second").bytes);
+    bytes.extend([0; TRAILER_LEN]);
+    for piece in 1..=bytes.len() {
+        let mut exact = SpanDecoder::new(Compression::Gzip, 5, b"", 11).expect("5 bits");
+        let mut all = SpanDecoder::to_end(Compression::Gzip, 5, b"", 11).expect("5 bits");
+        for part in bytes.chunks(piece) {
+            exact.push(part).expect("a span");
+            all.push(part).expect("a span");
+            assert!(b"firstsecond".starts_with(exact.decoded()));
+        }
+        assert_eq!(exact.finish().expect("a span"), b"firstsecond", "pieces of {piece}");
+        assert_eq!(all.finish().expect("a span"), b"firstsecond", "pieces of {piece}");
+    }
+}
+
+#[test]
+fn the_last_span_goes_on_to_the_end_of_the_blob_and_no_further_than_allowed() {
+    let bytes = [&stream(0, &[b'p'; 100_000]).bytes[..], &[0; TRAILER_LEN]].concat();
+    let decode = |bytes: &[u8], max_len| {
+        let mut decoder = SpanDecoder::to_end(Compression::Gzip, 0, b"", max_len)?;
+        decoder.push(bytes)?;
+        decoder.finish()
+    };
+    assert_eq!(decode(&bytes, 100_000).expect("all of it"), [b'p'; 100_000]);
+    assert!(matches!(decode(&bytes, 99_999), Err(Error::Limit { limit: 99_999, .. })));
+    for cut in 1..=TRAILER_LEN + 1 {
+        let error = decode(&bytes[..bytes.len() - cut], usize::MAX).expect_err("cut");
+        assert!(error.to_string().contains("within a member"), "{error}");
+    }
+    let mut plain = SpanDecoder::to_end(Compression::Uncompressed, 0, b"", 4).expect("no bits");
+    plain.push(b"tail").expect("at the limit");
+    assert_eq!(plain.finish().expect("plain"), b"tail");
+}
+
+#[test]
+fn a_decoder_that_found_an_error_stays_broken() {
+    let mut decoder = SpanDecoder::new(Compression::Gzip, 0, b"", 1).expect("no bits");
+    decoder.push(b"\x07").expect_err("a block of the reserved type");
+    decoder.push(b"\x03").expect_err("still");
+}
+
+#[test]
+fn decoders_may_move_between_threads() {
+    fn check<T: Send>() {}
+    check::<SpanDecoder>();
+    check::<crate::unpack::StreamReader<std::fs::File>>();
 }

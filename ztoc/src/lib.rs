@@ -11,6 +11,7 @@ mod error;
 mod gzip;
 pub mod limits;
 mod model;
+mod prefix;
 mod scan;
 mod span;
 pub mod tar;
@@ -18,7 +19,7 @@ pub mod tree;
 pub mod unpack;
 pub mod zinfo;
 
-pub use decode::decode_span;
+pub use decode::{SpanDecoder, decode_span};
 pub use digest::{DigestError, Sha256Digest};
 pub use error::Error;
 pub use model::{Checkpoint, Compression, Entry, EntryKind, Timestamp, Ztoc};

@@ -99,6 +99,15 @@ impl SpanTable {
         })
     }
 
+    /// How many bytes span `id` decodes to, with what lies behind the tar's end; `None` for the last span, which goes on
+    /// to the blob's end, and for one that isn't there. With [`crate::SpanDecoder::to_end`] for the last, this is how
+    /// the whole stream comes out, as a diff ID counts it.
+    pub fn decoded_len(&self, id: SpanId) -> Option<u64> {
+        let index = usize::try_from(id.0).ok()?;
+        let next = self.checkpoints.get(index.checked_add(1)?)?;
+        Some(next.uncompressed_offset - self.checkpoints[index].uncompressed_offset) // `check` has seen that they increase
+    }
+
     /// All spans in order.
     pub fn iter(&self) -> impl Iterator<Item = Span> + '_ {
         (0..=u32::MAX).map_while(|id| self.get(SpanId(id)))

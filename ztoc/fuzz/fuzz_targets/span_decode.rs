@@ -1,8 +1,9 @@
-//! Any bytes as a span that begins at any bit: an error, or exactly as many bytes as were asked for.
+//! Any bytes as a span that begins at any bit: an error, or exactly as many bytes as were asked for,
+//! at once or in pieces.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use spandrel_ztoc::{Compression, decode_span};
+use spandrel_ztoc::{Compression, SpanDecoder, decode_span};
 
 fuzz_target!(|data: &[u8]| {
     let Some((&[bits, len_low, len_high, window], compressed)) = data.split_first_chunk::<4>() else {
@@ -10,7 +11,16 @@ fuzz_target!(|data: &[u8]| {
     };
     let len = usize::from(u16::from_le_bytes([len_low, len_high]));
     let window = vec![window; usize::from(window) << 7];
-    if let Ok(bytes) = decode_span(Compression::Gzip, bits, &window, compressed, len) {
-        assert_eq!(bytes.len(), len);
+    let whole = decode_span(Compression::Gzip, bits, &window, compressed, len).ok();
+    assert!(whole.as_ref().is_none_or(|bytes| bytes.len() == len));
+    let pieces = || {
+        let mut decoder = SpanDecoder::new(Compression::Gzip, bits, &window, len)?;
+        compressed.chunks(7).try_for_each(|piece| decoder.push(piece))?;
+        decoder.finish()
+    };
+    assert_eq!(pieces().ok(), whole, "in pieces");
+    if let Ok(mut decoder) = SpanDecoder::to_end(Compression::Gzip, bits, &window, 1 << 20) {
+        let _ = decoder.push(compressed);
+        assert!(decoder.decoded().len() <= (1 << 20) + 1);
     }
 });

@@ -127,7 +127,7 @@ fn files_of_this_machine_are_the_same_through_a_ztoc_as_through_tar() {
         assert!(good, "{program} {args:?}");
         assert!(gunzip(&blob) == stream, "{program} {args:?}");
         let ztoc = index(&blob, Compression::Gzip, 128 << 10);
-        assert_eq!(ztoc.entries, plain.entries, "{program} {args:?}");
+        assert!(ztoc.entries == plain.entries, "{program} {args:?}");
         Layer::new(&ztoc, &blob).check_spans(&stream);
         ztoc.checkpoints.iter().for_each(|at| phases[usize::from(at.bits)] += 1);
     }

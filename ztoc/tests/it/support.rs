@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use spandrel_ztoc::{Entry, Sha256Digest, SpanId, SpanTable, WINDOW_LEN, Ztoc, decode_span};
+use spandrel_ztoc::{Entry, Sha256Digest, SpanDecoder, SpanId, SpanTable, WINDOW_LEN, Ztoc, decode_span};
 
 /// Runs a tool with `input` on its standard input: what it wrote, and whether it was content.
 ///
@@ -83,6 +83,27 @@ impl<'a> Layer<'a> {
         self.read(entry.offset..entry.offset + entry.size)
     }
 
+    /// The stream with the padding behind the tar's end: what a diff ID is the digest of.
+    fn whole_stream(&self) -> Vec<u8> {
+        let mut stream = Vec::new();
+        for span in self.spans.iter() {
+            let at = |offset: u64| usize::try_from(offset).unwrap();
+            let compressed = &self.blob[at(span.compressed.start)..at(span.compressed.end)];
+            let window =
+                self.ztoc.windows.chunks_exact(WINDOW_LEN).nth(span.id.0 as usize).unwrap_or_default();
+            let compression = self.ztoc.compression;
+            let mut decoder = match self.spans.decoded_len(span.id) {
+                Some(len) => SpanDecoder::new(compression, span.bits, window, at(len)),
+                None => SpanDecoder::to_end(compression, span.bits, window, 1 << 30),
+            }
+            .unwrap();
+            // As from a network: in pieces.
+            compressed.chunks(10_007).for_each(|piece| decoder.push(piece).unwrap());
+            stream.extend(decoder.finish().unwrap());
+        }
+        stream
+    }
+
     /// Every span decodes to its part of `stream`, and together they are all of it up to the tar's end.
     pub(crate) fn check_spans(&self, stream: &[u8]) {
         let mut end = 0;
@@ -94,5 +115,6 @@ impl<'a> Layer<'a> {
             assert!(bytes == want, "span {id} isn't its part of the stream");
         }
         assert_eq!(end, self.spans.stream_len());
+        assert!(self.whole_stream() == stream, "with what lies behind the tar's end");
     }
 }
