@@ -265,11 +265,17 @@ fn bytes(count: usize) -> String {
 }
 
 /// Inflates as much of `input` as fits `out`: how many bytes that made, and whether the deflate stream has ended.
+///
+/// The decoder looks a symbol ahead: an error behind the last byte that fits `out` is none.
 fn feed(inflater: &mut Inflate, input: &mut &[u8], out: &mut [u8]) -> Result<(usize, bool), InflateError> {
     let (taken, made) = (inflater.total_in(), inflater.total_out());
-    let status = inflater.decompress(input, out, InflateFlush::NoFlush)?;
+    let status = inflater.decompress(input, out, InflateFlush::NoFlush);
     *input = &input[count(inflater.total_in() - taken)..];
-    Ok((count(inflater.total_out() - made), status == Status::StreamEnd))
+    let made = count(inflater.total_out() - made);
+    match status {
+        Err(_) if made == out.len() && made != 0 => Ok((made, false)),
+        status => Ok((made, status? == Status::StreamEnd)),
+    }
 }
 
 /// A count of bytes in memory.

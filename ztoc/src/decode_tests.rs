@@ -158,3 +158,15 @@ fn decoders_may_move_between_threads() {
     check::<SpanDecoder>();
     check::<crate::unpack::StreamReader<std::fs::File>>();
 }
+
+#[test]
+fn what_follows_the_last_wanted_byte_does_not_matter() {
+    // Found by fuzzing: an invalid code after the 32nd byte, which the decoder sees while it writes that byte.
+    let bytes = [0x00, 0xe1, 0x0f, 0x0d, 0x81, 0x0f, 0x00, 0xa4, 0x39, 0xe2, 0x94, 0xc0];
+    let window = [0xed; WINDOW_LEN];
+    let whole = decode_span(Compression::Gzip, 1, &window, &bytes, 32).expect("32 bytes are there");
+    let mut decoder = SpanDecoder::new(Compression::Gzip, 1, &window, 32).expect("1 bit");
+    bytes.chunks(7).for_each(|piece| decoder.push(piece).expect("32 bytes are there"));
+    assert_eq!(decoder.finish().expect("32 bytes are there"), whole);
+    decode_span(Compression::Gzip, 1, &window, &bytes, 33).expect_err("an invalid code");
+}
