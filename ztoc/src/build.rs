@@ -8,9 +8,10 @@ use sha2::{Digest as _, Sha256};
 
 use crate::Error;
 use crate::digest::Sha256Digest;
-use crate::limits::{MAX_SPANS, MAX_STREAM_LEN, MAX_ZTOC_LEN};
+use crate::limits::{MAX_SPAN_LEN, MAX_SPANS, MAX_STREAM_LEN, MAX_ZTOC_LEN};
 use crate::model::{Checkpoint, Compression, Ztoc};
 use crate::scan::Scan;
+use crate::span;
 use crate::tar::{TarRules, TarWalk};
 use crate::zinfo::{CHECKPOINT_LEN, tar_checkpoints};
 
@@ -51,7 +52,7 @@ pub fn build(layer: impl Read, compression: Compression, options: &BuildOptions)
     if options.span_size == 0 {
         return Err(Error::Invalid { field: "span_size", what: "is 0: spans need a length".to_owned() });
     }
-    limit("span_size", options.span_size, MAX_STREAM_LEN)?;
+    limit("span_size", options.span_size, MAX_SPAN_LEN)?;
     let mut pass = Pass {
         layer,
         chunk: vec![0; CHUNK_LEN],
@@ -79,6 +80,8 @@ pub fn build(layer: impl Read, compression: Compression, options: &BuildOptions)
         span_digests: pass.spans.finish(),
         first_checkpoint_implied: false,
     };
+    // What a reader would refuse isn't built: a deflate block may be longer than a span can be.
+    span::check(&ztoc)?;
     Ok(Built { ztoc, blob_digest: Sha256Digest(pass.blob.finalize().into()) })
 }
 
@@ -202,5 +205,38 @@ impl SpanHasher {
     fn finish(mut self) -> Vec<Sha256Digest> {
         self.end(None);
         self.digests
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_size_that_makes_no_spans_is_refused() {
+        for compression in [Compression::Gzip, Compression::Uncompressed] {
+            for span_size in [0, MAX_SPAN_LEN + 1, u64::MAX] {
+                let options = BuildOptions { span_size, ..BuildOptions::default() };
+                let error = build(&b""[..], compression, &options).expect_err("no such spans");
+                assert!(error.to_string().contains("span_size"), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_error_of_the_reader_comes_as_it_is() {
+        struct Broken;
+        impl Read for Broken {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                Err(io::Error::new(io::ErrorKind::ConnectionReset, "the other side is gone"))
+            }
+        }
+        for compression in [Compression::Gzip, Compression::Uncompressed] {
+            let error = build(Broken, compression, &BuildOptions::default()).expect_err("no blob");
+            assert!(
+                matches!(&error, Error::Io(io) if io.kind() == io::ErrorKind::ConnectionReset),
+                "{error}"
+            );
+        }
     }
 }

@@ -9,6 +9,10 @@ pub const MAX_SPANS: u64 = 1 << 20;
 /// Longest blob and longest stream, in bytes: an EROFS table counts a stream's blocks of 512 bytes in 32 bits.
 pub const MAX_STREAM_LEN: u64 = 1 << 41;
 
+/// Longest span, in bytes of stream: it is inflated in memory as a whole. Spans are as long as the span size and one deflate
+/// block, which is some MiB at most with the encoders there are (16 MiB of zeros with zlib's longest blocks).
+pub const MAX_SPAN_LEN: u64 = 1 << 30;
+
 /// Deflate's best ratio: 258 bytes for a length code of one bit and a distance code of one bit, 1032 to 1.
 pub const MAX_RATIO: u64 = 1032;
 

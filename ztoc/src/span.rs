@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use crate::digest::Sha256Digest;
-use crate::limits::{MAX_RATIO, MAX_SPANS, RATIO_SLACK};
+use crate::limits::{MAX_RATIO, MAX_SPAN_LEN, MAX_SPANS, RATIO_SLACK};
 use crate::model::{Checkpoint, Compression, Entry, Ztoc};
 use crate::zinfo::{CHECKPOINT_LEN, HEAD_LEN, PLACE_LEN, Zinfo};
 use crate::{Error, WINDOW_LEN};
@@ -198,6 +198,9 @@ pub(crate) fn check(ztoc: &Ztoc) -> Result<(), Error> {
             let what =
                 format!("span {index} has {len} bytes of stream, more than its bytes in the blob can hold");
             return refuse("checkpoint.out", what);
+        }
+        if len > MAX_SPAN_LEN {
+            return Err(Error::Limit { what: "length of a span", value: len, limit: MAX_SPAN_LEN });
         }
     }
     Ok(())

@@ -144,3 +144,13 @@ fn a_layer_of_no_bytes_has_no_spans() {
     assert!(table.is_empty() && table.iter().next().is_none());
     assert_eq!((table.covering(0..10), table.span_of_offset(0)), (0..0, None));
 }
+
+#[test]
+fn a_span_that_no_memory_should_hold_is_refused() {
+    let mut ztoc = ztoc(&[(0, 0, 0)]);
+    ztoc.compression = Compression::Uncompressed;
+    for (len, good) in [(MAX_SPAN_LEN, true), (MAX_SPAN_LEN + 1, false)] {
+        (ztoc.compressed_size, ztoc.uncompressed_size) = (len, len);
+        assert_eq!(SpanTable::new(&ztoc).is_ok(), good, "{len} bytes");
+    }
+}
