@@ -1,7 +1,7 @@
 //! The blob in a zTOC's field `checkpoints`: for gzip a packed list of checkpoints with their windows, for plain tar a
 //! small flatbuffer that says how long a span is.
 //!
-//! Only its own layout is checked here; whether the checkpoints make spans is [`crate::span`]'s to say.
+//! Only its own layout is checked here; whether the checkpoints make spans is `span`'s to say.
 
 use crate::codec::{Builder, Table};
 use crate::limits::MAX_SPANS;
