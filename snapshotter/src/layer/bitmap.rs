@@ -1,0 +1,200 @@
+//! Which spans of a stream are present, with a checksum of each, on disk and in memory.
+//!
+//! Nothing is flushed when a span is filled: after a power cut an entry may be on the disk whose bytes aren't. So each
+//! entry holds the CRC-32 of the span's uncompressed bytes, and what was present before a restart counts as *unverified*
+//! until `fetch` has read it once and compared. A torn entry fails a check of its own and counts as missing.
+//!
+//! The file: 16 bytes of header (magic, number of spans, its CRC), then 8 bytes for each span: the checksum, and a mark
+//! that is made of span number and checksum. All numbers are little endian; zeros mean that the span is missing.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+
+const MAGIC: [u8; 8] = *b"SPNDBM01";
+const HEADER_LEN: u64 = 16;
+const ENTRY_LEN: u64 = 8;
+
+/// What is known of a span.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Presence {
+    /// Its bytes aren't in the stream.
+    Missing,
+    /// They were before a restart; to be compared with this checksum before the first use.
+    Unverified(u32),
+    /// They are.
+    Present,
+}
+
+const MISSING: u8 = 0;
+const UNVERIFIED: u8 = 1;
+const PRESENT: u8 = 2;
+
+#[derive(Debug)]
+struct Entry {
+    state: AtomicU8,
+    crc: AtomicU32,
+}
+
+/// The bitmap of one stream.
+#[derive(Debug)]
+pub(crate) struct Bitmap {
+    file: File,
+    entries: Vec<Entry>,
+    present: AtomicU32,
+}
+
+/// The mark beside the checksum `crc` of span `id`: never 0, and the same for no other span by accident.
+fn mark(id: u32, crc: u32) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&MAGIC);
+    hasher.update(&id.to_le_bytes());
+    hasher.update(&crc.to_le_bytes());
+    hasher.finalize() | 1
+}
+
+fn header(spans: u32) -> [u8; 16] {
+    let mut header = [0; 16];
+    header[..8].copy_from_slice(&MAGIC);
+    header[8..12].copy_from_slice(&spans.to_le_bytes());
+    let crc = crc32fast::hash(&header[..12]);
+    header[12..].copy_from_slice(&crc.to_le_bytes());
+    header
+}
+
+impl Bitmap {
+    /// Makes the file anew: `spans` spans, none present.
+    pub(crate) fn create(path: &Path, spans: u32) -> io::Result<Self> {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
+        file.set_len(HEADER_LEN + u64::from(spans) * ENTRY_LEN)?;
+        file.write_all_at(&header(spans), 0)?;
+        let missing = || Entry { state: AtomicU8::new(MISSING), crc: AtomicU32::new(0) };
+        Ok(Self { file, entries: (0..spans).map(|_| missing()).collect(), present: AtomicU32::new(0) })
+    }
+
+    /// Opens the file of a stream of `spans` spans. What makes no sense in it counts as missing; a file that isn't this
+    /// stream's bitmap at all is made anew.
+    pub(crate) fn open(path: &Path, spans: u32) -> io::Result<Self> {
+        let len = HEADER_LEN + u64::from(spans) * ENTRY_LEN;
+        let bytes = match std::fs::read(path) {
+            Ok(bytes) if bytes.len() as u64 == len && bytes.starts_with(&header(spans)) => bytes,
+            Ok(_) => return Self::create(path, spans),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Self::create(path, spans),
+            Err(e) => return Err(e),
+        };
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        let entries = (0u32..).zip(bytes[header(spans).len()..].chunks_exact(8)).map(|(id, entry)| {
+            let crc = u32::from_le_bytes([entry[0], entry[1], entry[2], entry[3]]);
+            let found = u32::from_le_bytes([entry[4], entry[5], entry[6], entry[7]]);
+            let state = if found == mark(id, crc) { UNVERIFIED } else { MISSING };
+            Entry { state: AtomicU8::new(state), crc: AtomicU32::new(crc) }
+        });
+        Ok(Self { file, entries: entries.collect(), present: AtomicU32::new(0) })
+    }
+
+    /// What is known of span `id`; a span that the stream doesn't have is missing.
+    pub(crate) fn get(&self, id: u32) -> Presence {
+        let Some(entry) = self.entries.get(id as usize) else { return Presence::Missing };
+        match entry.state.load(Ordering::Acquire) {
+            PRESENT => Presence::Present,
+            UNVERIFIED => Presence::Unverified(entry.crc.load(Ordering::Relaxed)),
+            _ => Presence::Missing,
+        }
+    }
+
+    /// Span `id` is in the stream with bytes of checksum `crc`; to be called after they were written.
+    pub(crate) fn set(&self, id: u32, crc: u32) -> io::Result<()> {
+        let Some(entry) = self.entries.get(id as usize) else { return Ok(()) };
+        let mut bytes = [0; 8];
+        bytes[..4].copy_from_slice(&crc.to_le_bytes());
+        bytes[4..].copy_from_slice(&mark(id, crc).to_le_bytes());
+        self.file.write_all_at(&bytes, HEADER_LEN + u64::from(id) * ENTRY_LEN)?;
+        entry.crc.store(crc, Ordering::Relaxed);
+        self.mark_present(entry);
+        Ok(())
+    }
+
+    /// An unverified span has proved to be what its checksum says.
+    pub(crate) fn verified(&self, id: u32) {
+        if let Some(entry) = self.entries.get(id as usize) {
+            self.mark_present(entry);
+        }
+    }
+
+    /// An unverified span has proved to be something else.
+    pub(crate) fn clear(&self, id: u32) -> io::Result<()> {
+        let Some(entry) = self.entries.get(id as usize) else { return Ok(()) };
+        if entry.state.swap(MISSING, Ordering::AcqRel) == PRESENT {
+            self.present.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.file.write_all_at(&[0; 8], HEADER_LEN + u64::from(id) * ENTRY_LEN)
+    }
+
+    /// How many spans are present and verified.
+    pub(crate) fn present(&self) -> u32 {
+        self.present.load(Ordering::Relaxed)
+    }
+
+    fn mark_present(&self, entry: &Entry) {
+        if entry.state.swap(PRESENT, Ordering::AcqRel) != PRESENT {
+            self.present.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_set_is_unverified_after_a_restart() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("bitmap");
+        let bitmap = Bitmap::create(&path, 3).expect("a file");
+        bitmap.set(1, 0xabcd).expect("written");
+        bitmap.set(2, 0).expect("written");
+        bitmap.clear(2).expect("written");
+        assert_eq!(bitmap.get(1), Presence::Present);
+        assert_eq!(bitmap.present(), 1);
+        let bitmap = Bitmap::open(&path, 3).expect("opens");
+        assert_eq!(bitmap.get(0), Presence::Missing);
+        assert_eq!(bitmap.get(1), Presence::Unverified(0xabcd));
+        assert_eq!(bitmap.get(2), Presence::Missing);
+        assert_eq!(bitmap.get(3), Presence::Missing, "there is no such span");
+        bitmap.verified(1);
+        assert_eq!(bitmap.get(1), Presence::Present);
+    }
+
+    #[test]
+    fn damage_counts_as_missing() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("bitmap");
+        let whole = {
+            let bitmap = Bitmap::create(&path, 2).expect("a file");
+            bitmap.set(0, 7).expect("written");
+            bitmap.set(1, 8).expect("written");
+            std::fs::read(&path).expect("reads")
+        };
+        // Every byte of the file, wrong: at most the other span is still believed, and with its own checksum.
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x40;
+            std::fs::write(&path, &bytes).expect("written");
+            let bitmap = Bitmap::open(&path, 2).expect("opens");
+            for (id, crc) in [(0, 7), (1, 8)] {
+                let hit = at < 16 || (16 + id as usize * 8..24 + id as usize * 8).contains(&at);
+                let want = if hit { Presence::Missing } else { Presence::Unverified(crc) };
+                assert_eq!(bitmap.get(id), want, "byte {at}, span {id}");
+            }
+        }
+        // Entries that were swapped, or belong to a bitmap of another length.
+        let mut swapped = whole.clone();
+        swapped[16..].rotate_left(8);
+        std::fs::write(&path, &swapped).expect("written");
+        assert_eq!(Bitmap::open(&path, 2).expect("opens").get(0), Presence::Missing);
+        std::fs::write(&path, &whole).expect("written");
+        assert_eq!(Bitmap::open(&path, 1).expect("opens").get(0), Presence::Missing);
+    }
+}

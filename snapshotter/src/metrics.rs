@@ -1,0 +1,191 @@
+//! Every metric of the daemon: names, labels and what they count, in this one file. `docs/metrics.md` lists them for
+//! operators, and a test keeps the two together. Serving them is `admin`'s.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::encoding::text;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+/// One label with a value out of a small fixed set: never a digest, a name or anything else that grows.
+pub type Label = [(&'static str, &'static str); 1];
+
+/// Two such labels.
+pub type TwoLabels = [(&'static str, &'static str); 2];
+
+/// From a unix socket's round trip to the five minutes that a read waits for its span at most, in seconds.
+const SECONDS: [f64; 14] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0];
+
+fn seconds() -> Histogram {
+    Histogram::new(SECONDS)
+}
+
+/// All metrics. One for the process, shared.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Calls of the snapshots service by `operation` and gRPC `code`.
+    pub operations: Family<TwoLabels, Counter>,
+    /// How long they took, in seconds, by `operation`.
+    pub operation_seconds: Family<Label, Histogram, fn() -> Histogram>,
+    /// Layers offered by containerd that became ordinary snapshots, by `reason`.
+    pub fallbacks: Family<Label, Counter>,
+    /// Spans and whole layers made present, by `cause`: `demand`, `readahead`, `prefetch`, `background`, `eager`.
+    pub fills: Family<Label, Counter>,
+    /// Bytes that came from registries, compressed as they were sent.
+    pub fetched_bytes: Counter,
+    /// Bytes of streams answered to the kernel.
+    pub served_bytes: Counter,
+    /// Time from sending a request to a registry to its last byte, in seconds.
+    pub fetch_seconds: Histogram,
+    /// Layers mounted now.
+    pub layer_mounts: Gauge,
+    /// Failures by `class`, as callers see them.
+    pub errors: Family<Label, Counter>,
+    /// Requests of the kernel to the FUSE device by `operation`.
+    pub fuse_requests: Family<Label, Counter>,
+}
+
+impl Metrics {
+    /// All metrics at zero, registered under their names.
+    pub fn new() -> Arc<Self> {
+        let mut registry = Registry::with_prefix("spandrel");
+        let operations = Family::default();
+        let operation_seconds: Family<Label, Histogram, fn() -> Histogram> =
+            Family::new_with_constructor(seconds);
+        let fallbacks = Family::default();
+        let fills = Family::default();
+        let fetched_bytes = Counter::default();
+        let served_bytes = Counter::default();
+        let fetch_seconds = seconds();
+        let layer_mounts = Gauge::default();
+        let errors = Family::default();
+        let fuse_requests = Family::default();
+        registry.register(
+            "snapshot_operations",
+            "Calls of the snapshots service",
+            Family::clone(&operations),
+        );
+        registry.register(
+            "snapshot_operation_seconds",
+            "Time a call of the snapshots service took",
+            operation_seconds.clone(),
+        );
+        registry.register(
+            "fallbacks",
+            "Image layers that became ordinary snapshots",
+            Family::clone(&fallbacks),
+        );
+        registry.register("fills", "Spans and whole layers made present", Family::clone(&fills));
+        registry.register(
+            "fetched_bytes",
+            "Bytes received from registries, compressed as sent",
+            Counter::clone(&fetched_bytes),
+        );
+        registry.register(
+            "served_bytes",
+            "Bytes of layer streams answered to the kernel",
+            Counter::clone(&served_bytes),
+        );
+        registry.register(
+            "fetch_seconds",
+            "Time from a registry request to its last byte",
+            fetch_seconds.clone(),
+        );
+        registry.register("layer_mounts", "Layers mounted now", Gauge::clone(&layer_mounts));
+        registry.register("errors", "Failures by class", Family::clone(&errors));
+        registry.register(
+            "fuse_requests",
+            "Requests of the kernel to the FUSE device",
+            Family::clone(&fuse_requests),
+        );
+        Arc::new(Self {
+            registry,
+            operations,
+            operation_seconds,
+            fallbacks,
+            fills,
+            fetched_bytes,
+            served_bytes,
+            fetch_seconds,
+            layer_mounts,
+            errors,
+            fuse_requests,
+        })
+    }
+
+    /// A call of the snapshots service was answered with `code` after `took`.
+    pub fn operation(&self, operation: &'static str, code: &'static str, took: Duration) {
+        self.operations.get_or_create(&[("operation", operation), ("code", code)]).inc();
+        self.operation_seconds.get_or_create(&[("operation", operation)]).observe(took.as_secs_f64());
+    }
+
+    /// A layer became an ordinary snapshot.
+    pub fn fallback(&self, reason: &'static str) {
+        self.fallbacks.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// A span, or a whole layer, was made present.
+    pub fn fill(&self, cause: &'static str) {
+        self.fills.get_or_create(&[("cause", cause)]).inc();
+    }
+
+    /// Something failed.
+    pub fn error(&self, class: &'static str) {
+        self.errors.get_or_create(&[("class", class)]).inc();
+    }
+
+    /// The kernel asked the FUSE device.
+    pub fn fuse_request(&self, operation: &'static str) {
+        self.fuse_requests.get_or_create(&[("operation", operation)]).inc();
+    }
+
+    /// All metrics in OpenMetrics text format.
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        // Writing into a string doesn't fail.
+        text::encode(&mut text, &self.registry).expect("a String takes everything");
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_counted_is_what_is_shown() {
+        let metrics = Metrics::new();
+        metrics.operation("Prepare", "AlreadyExists", Duration::from_millis(3));
+        metrics.fallback("no-image-labels");
+        metrics.fallback("no-image-labels");
+        metrics.layer_mounts.inc();
+        let text = metrics.encode();
+        for line in [
+            r#"spandrel_snapshot_operations_total{operation="Prepare",code="AlreadyExists"} 1"#,
+            r#"spandrel_snapshot_operation_seconds_bucket{le="0.0025",operation="Prepare"} 0"#,
+            r#"spandrel_snapshot_operation_seconds_bucket{le="0.005",operation="Prepare"} 1"#,
+            r#"spandrel_fallbacks_total{reason="no-image-labels"} 2"#,
+            "spandrel_layer_mounts 1",
+        ] {
+            assert!(text.lines().any(|have| have == line), "{line} is missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn every_metric_is_documented() {
+        let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md");
+        let docs = std::fs::read_to_string(docs).expect("docs/metrics.md");
+        for line in Metrics::new().encode().lines() {
+            let Some(rest) = line.strip_prefix("# TYPE ") else { continue };
+            let (name, kind) = rest.split_once(' ').expect("name and type");
+            let name = if kind == "counter" { format!("`{name}_total`") } else { format!("`{name}`") };
+            assert!(docs.contains(&name), "docs/metrics.md lacks {name}");
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Which remote snapshots have their layer mounted. A layer is mounted while an active or view snapshot stands on it; of
+//! the others, those used last stay mounted too, for the next container. More would slow every container's start, since
+//! `runc` copies the host's mount table. The mounting itself is the layers' own.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Mutex as Gate;
+
+use super::dirs::{Dirs, is_mount_point};
+use super::store::Ancestor;
+use crate::Error;
+use crate::layer::{LayerKey, Layers};
+use crate::metrics::Metrics;
+
+/// The mounts of remote snapshots.
+pub struct Lowers {
+    layers: Arc<dyn Layers>,
+    dirs: Arc<Dirs>,
+    metrics: Arc<Metrics>,
+    /// How many unused ones stay mounted.
+    keep: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// By the snapshot's number.
+    entries: HashMap<u64, Entry>,
+    /// Counts uses, to know what was used last.
+    uses: u64,
+}
+
+#[derive(Default)]
+struct Entry {
+    /// Active and view snapshots that stand on it.
+    users: usize,
+    /// The layer that is mounted, if one is.
+    mounted: Option<LayerKey>,
+    last_use: u64,
+    /// Held while mounting or unmounting: one at a time for one directory.
+    gate: Arc<Gate<()>>,
+}
+
+/// Holds layers mounted; lets go when dropped, unless it is kept.
+pub struct Pins {
+    lowers: Arc<Lowers>,
+    numbers: Vec<u64>,
+}
+
+impl Pins {
+    /// A snapshot was recorded: from now on [`Lowers::unpin`] lets go.
+    pub fn keep(mut self) {
+        self.numbers.clear();
+    }
+}
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        self.lowers.unpin_numbers(&self.numbers);
+    }
+}
+
+impl Lowers {
+    /// Nothing is known to be mounted yet.
+    pub fn new(layers: Arc<dyn Layers>, dirs: Arc<Dirs>, metrics: Arc<Metrics>, keep: usize) -> Self {
+        Self { layers, dirs, metrics, keep, state: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No code panics while holding it; were it so, counts are still usable.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Holds the remote ones of `chain` mounted from the moment they are.
+    pub fn pin(self: &Arc<Self>, chain: &[Ancestor]) -> Pins {
+        let numbers: Vec<u64> = remote_numbers(chain).collect();
+        let mut state = self.state();
+        for &number in &numbers {
+            state.entries.entry(number).or_default().users += 1;
+        }
+        Pins { lowers: Arc::clone(self), numbers }
+    }
+
+    /// A snapshot that stood on `chain` is gone, or was committed.
+    pub fn unpin(&self, chain: &[Ancestor]) {
+        self.unpin_numbers(&remote_numbers(chain).collect::<Vec<_>>());
+    }
+
+    fn unpin_numbers(&self, numbers: &[u64]) {
+        let mut state = self.state();
+        for number in numbers {
+            if let Some(entry) = state.entries.get_mut(number) {
+                entry.users = entry.users.saturating_sub(1);
+                if entry.users == 0 && entry.mounted.is_none() && Arc::strong_count(&entry.gate) == 1 {
+                    state.entries.remove(number);
+                }
+            }
+        }
+    }
+
+    fn gate(&self, number: u64) -> Arc<Gate<()>> {
+        Arc::clone(&self.state().entries.entry(number).or_default().gate)
+    }
+
+    /// Mounts `layer` on the directory of snapshot `number`, unless it is mounted.
+    ///
+    /// # Errors
+    /// What mounting says.
+    pub async fn ensure(&self, number: u64, layer: &LayerKey) -> Result<(), Error> {
+        let gate = self.gate(number);
+        let _held = gate.lock().await;
+        let target = self.dirs.fs(number);
+        let known = self.state().entries.get(&number).and_then(|entry| entry.mounted.clone());
+        // Somebody may have unmounted it behind our back: asking is cheap.
+        if known.as_ref() != Some(layer) || !is_mount_point(&target) {
+            if let Some(other) = known.filter(|known| known != layer) {
+                self.layers.unmount(&other, &target).await?;
+            }
+            self.layers.mount(layer, &target).await?;
+        }
+        let mut state = self.state();
+        state.uses += 1;
+        let now = state.uses;
+        let entry = state.entries.entry(number).or_default();
+        entry.last_use = now;
+        if entry.mounted.replace(layer.clone()).is_none() {
+            self.metrics.layer_mounts.inc();
+        }
+        Ok(())
+    }
+
+    /// Unmounts what is mounted for the removed snapshot `number`.
+    ///
+    /// # Errors
+    /// What unmounting says; it counts as mounted then.
+    pub async fn release(&self, number: u64, layer: &LayerKey) -> Result<(), Error> {
+        let gate = self.gate(number);
+        let _held = gate.lock().await;
+        self.layers.unmount(layer, &self.dirs.fs(number)).await?;
+        if self.state().entries.remove(&number).is_some_and(|entry| entry.mounted.is_some()) {
+            self.metrics.layer_mounts.dec();
+        }
+        Ok(())
+    }
+
+    /// Unmounts unused ones, those used longest ago first, until no more than the limit are left.
+    pub async fn evict(&self) {
+        while let Some((number, layer, gate)) = self.oldest_beyond_limit() {
+            let _held = gate.lock().await;
+            if self.state().entries.get(&number).is_none_or(|entry| entry.users > 0) {
+                continue; // used again meanwhile
+            }
+            if let Err(error) = self.layers.unmount(&layer, &self.dirs.fs(number)).await {
+                tracing::warn!(number, layer = layer.0, %error, "an unused layer stays mounted");
+                return;
+            }
+            if let Some(entry) = self.state().entries.get_mut(&number)
+                && entry.mounted.take().is_some()
+            {
+                self.metrics.layer_mounts.dec();
+            }
+        }
+    }
+
+    fn oldest_beyond_limit(&self) -> Option<(u64, LayerKey, Arc<Gate<()>>)> {
+        let state = self.state();
+        let unused = || state.entries.iter().filter(|(_, entry)| entry.users == 0 && entry.mounted.is_some());
+        if unused().count() <= self.keep {
+            return None;
+        }
+        let (&number, entry) = unused().min_by_key(|(_, entry)| entry.last_use)?;
+        Some((number, entry.mounted.clone()?, Arc::clone(&entry.gate)))
+    }
+
+    /// Numbers of the snapshots whose layers are mounted, in order.
+    pub fn mounted(&self) -> Vec<u64> {
+        let state = self.state();
+        let mut numbers: Vec<u64> =
+            state.entries.iter().filter(|(_, entry)| entry.mounted.is_some()).map(|(&n, _)| n).collect();
+        numbers.sort_unstable();
+        numbers
+    }
+}
+
+fn remote_numbers(chain: &[Ancestor]) -> impl Iterator<Item = u64> + '_ {
+    chain.iter().filter(|ancestor| ancestor.remote.is_some()).map(|ancestor| ancestor.number)
+}
