@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, mpsc};
 use std::time::{Duration, UNIX_EPOCH};
 
 use fuser::{
-    Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig,
-    LockOwner, Notifier, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, Request,
-    SessionACL,
+    Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
+    KernelConfig, LockOwner, Notifier, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty,
+    ReplyEntry, ReplyOpen, Request, SessionACL,
 };
 use tokio::sync::watch;
 use tracing::{debug, warn};
@@ -271,8 +271,7 @@ impl Session {
         let mut config = fuser::Config::default();
         config.n_threads = Some(threads.max(1));
         // Never clone_fd: a clone's requests are aborted when it is closed.
-        let session =
-            fuser::Session::from_fd(Handle(flat), fd, SessionACL::Owner, config).map_err(failed)?;
+        let session = fuser::Session::from_fd(Handle(flat), fd, SessionACL::Owner, config).map_err(failed)?;
         let notifier = session.notifier();
         let (alive, ended) = mpsc::channel::<()>();
         let serve = move || {

@@ -1,12 +1,17 @@
 //! The layers of a node: how the snapshot side asks for them. One implementation, [`store::LayerStore`]; a test double
 //! beside the service's tests.
 
+mod options;
+pub mod store;
+
 use std::collections::HashMap;
 use std::path::Path;
 
 use async_trait::async_trait;
 
 use crate::Error;
+
+pub use store::{LayerStore, Parts, StoreOptions};
 
 /// Name of a layer's state below `layers/`: the bare hex of the layer digest, with `.` and the hex of the zTOC's digest
 /// behind it while the layer is lazy (DESIGN: one image's index must not choose bytes for another's layer).

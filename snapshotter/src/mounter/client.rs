@@ -65,7 +65,13 @@ impl Mounter {
     ///
     /// # Errors
     /// [`Error::Internal`] with the kernel's words.
-    pub async fn erofs(&self, table: &Path, device: &Path, target: &Path, directio: bool) -> Result<(), Error> {
+    pub async fn erofs(
+        &self,
+        table: &Path,
+        device: &Path,
+        target: &Path,
+        directio: bool,
+    ) -> Result<(), Error> {
         let (table, device, target) = (table.into(), device.into(), target.into());
         self.perform(Op::Erofs { table, device, target, directio }).await
     }

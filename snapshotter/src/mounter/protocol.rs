@@ -98,7 +98,9 @@ mod tests {
 
     #[test]
     fn a_length_that_makes_no_sense_is_refused() {
-        for bytes in [&[0xff; 8][..], &[0, 0, 16, 0][..], &[2, 0, 0, 0, b'{'][..], &[2, 0, 0, 0, b'[', b']'][..]] {
+        for bytes in
+            [&[0xff; 8][..], &[0, 0, 16, 0][..], &[2, 0, 0, 0, b'{'][..], &[2, 0, 0, 0, b'[', b']'][..]]
+        {
             assert!(read::<Reply>(&mut &*bytes).is_err(), "{bytes:?}");
         }
     }
