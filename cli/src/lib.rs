@@ -1,1 +1,4 @@
-//! The tool: spandrel.
+//! What the tool `spandrel` does.
+#![forbid(unsafe_code)]
+
+pub mod pull;
