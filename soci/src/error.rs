@@ -1,6 +1,8 @@
 //! The one error of this crate.
 
-/// Why an index can't be found, built or pushed.
+use std::path::PathBuf;
+
+/// Why an index can't be found, built, kept or pushed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -18,4 +20,78 @@ pub enum Error {
     /// What should be an index manifest is none.
     #[error("invalid SOCI index: {0}")]
     Invalid(String),
+    /// A size or count is above its named limit.
+    #[error("{what} is {value}, above the limit of {limit}")]
+    Limit {
+        /// What is counted.
+        what: String,
+        /// How much there is.
+        value: u64,
+        /// How much there may be (see `limits`).
+        limit: u64,
+    },
+    /// The reference names something that isn't an image, or an image that can't be read.
+    #[error("image {image}: {what}")]
+    Image {
+        /// The image as it was asked for.
+        image: String,
+        /// What is wrong, and what to do.
+        what: String,
+    },
+    /// The image isn't there for a platform.
+    #[error("image {image} isn't there for {wanted}; it has: {present}")]
+    NoPlatform {
+        /// The image as it was asked for.
+        image: String,
+        /// The platform that was asked for.
+        wanted: String,
+        /// The platforms that there are.
+        present: String,
+    },
+    /// No layer of the image got a zTOC, so there is no index. The text is soci's.
+    #[error("no ztocs created, all layers either skipped or produced errors")]
+    EmptyIndex,
+    /// The bytes of a layer aren't those that its digest names.
+    #[error(
+        "layer {layer}: the bytes that came have the digest {got}: the registry or something before it changes them"
+    )]
+    LayerDigest {
+        /// Digest of the layer.
+        layer: String,
+        /// Digest of what came.
+        got: String,
+    },
+    /// A file of a store or a layer.
+    #[error("{what} {path}: {source}", path = .path.display())]
+    File {
+        /// What was tried: `writing`, `reading`, ...
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A store holds what it shouldn't.
+    #[error("store {path}: {what}", path = .path.display())]
+    Store {
+        /// The store's directory.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        what: String,
+    },
+    /// A task ended that should not have: a bug, or the process is ending.
+    #[error("a worker ended early: {0}")]
+    Worker(String),
+}
+
+impl Error {
+    /// Whether what was asked for isn't there.
+    pub fn is_not_found(&self) -> bool {
+        match self {
+            Self::Registry(error) => error.kind == spandrel_registry::ErrorKind::NotFound,
+            Self::NoPlatform { .. } => true,
+            Self::File { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
+            _ => false,
+        }
+    }
 }

@@ -1,12 +1,15 @@
 //! SOCI index manifests: what they say, how they are found in a registry, how they are built and pushed.
 #![forbid(unsafe_code)]
-#![allow(clippy::todo)]
 
 pub mod build;
 mod error;
 pub mod find;
+pub mod gojson;
 pub mod index;
+pub mod limits;
 pub mod push;
 pub mod source;
+#[cfg(test)]
+mod testing;
 
 pub use error::Error;

@@ -1,1 +1,113 @@
-//! Where images come from: a registry (more in later issues).
+//! Where images come from: a registry (more in later issues). What is asked of a source is here; what it means is
+//! `find`'s, `image`'s and `build`'s.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use spandrel_registry::{Body, Client, Digest, FetchedManifest, Repository};
+
+use crate::Error;
+use crate::index::Version;
+
+/// A place that has images, one repository of it.
+#[async_trait]
+pub trait ImageSource: Send + Sync + std::fmt::Debug {
+    /// The name of the place, for messages: `registry.example/app`.
+    fn name(&self) -> String;
+
+    /// The manifest or index that `part`, a tag or a digest, names; checked when `part` is a digest.
+    ///
+    /// # Errors
+    /// When it isn't there or can't be had.
+    async fn manifest(&self, part: &str) -> Result<FetchedManifest, Error>;
+
+    /// The SOCI indexes of `version` that refer to `subject`, by digest, in the source's order.
+    ///
+    /// # Errors
+    /// When the source can't be asked.
+    async fn referrers(&self, subject: &Digest, version: Version) -> Result<Vec<Digest>, Error>;
+
+    /// A whole small blob of `size` bytes, checked against its digest.
+    ///
+    /// # Errors
+    /// When it isn't there, can't be had or isn't what its digest says.
+    async fn blob(&self, digest: &Digest, size: u64) -> Result<Bytes, Error>;
+
+    /// The bytes `range` of a blob as they arrive, exactly these; nobody has checked them.
+    ///
+    /// # Errors
+    /// When the blob isn't there or can't be had.
+    async fn blob_range(
+        &self,
+        digest: &Digest,
+        range: std::ops::Range<u64>,
+    ) -> Result<Box<dyn BlobStream>, Error>;
+}
+
+/// The bytes of a blob as they arrive.
+#[async_trait]
+pub trait BlobStream: Send {
+    /// The next piece, or `None` when all that was asked for has come.
+    ///
+    /// # Errors
+    /// When the source breaks off for good.
+    async fn chunk(&mut self) -> Result<Option<Bytes>, Error>;
+}
+
+/// A repository in a registry.
+#[derive(Debug, Clone)]
+pub struct RegistrySource {
+    client: Client,
+    repository: Repository,
+}
+
+impl RegistrySource {
+    /// The images of `repository`; retries are the client's.
+    pub fn new(client: Client, repository: Repository) -> Self {
+        Self { client, repository }
+    }
+
+    /// The client.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The repository.
+    pub fn repository(&self) -> &Repository {
+        &self.repository
+    }
+}
+
+#[async_trait]
+impl ImageSource for RegistrySource {
+    fn name(&self) -> String {
+        self.repository.to_string()
+    }
+
+    async fn manifest(&self, part: &str) -> Result<FetchedManifest, Error> {
+        Ok(self.client.manifest(&self.repository, part).await?)
+    }
+
+    async fn referrers(&self, subject: &Digest, version: Version) -> Result<Vec<Digest>, Error> {
+        let found = self.client.referrers(&self.repository, subject, version.artifact_type()).await?;
+        Ok(found.into_iter().map(|descriptor| descriptor.digest).collect())
+    }
+
+    async fn blob(&self, digest: &Digest, size: u64) -> Result<Bytes, Error> {
+        Ok(self.client.blob(&self.repository, digest, size).await?)
+    }
+
+    async fn blob_range(
+        &self,
+        digest: &Digest,
+        range: std::ops::Range<u64>,
+    ) -> Result<Box<dyn BlobStream>, Error> {
+        Ok(Box::new(self.client.blob_range(&self.repository, digest, range).await?))
+    }
+}
+
+#[async_trait]
+impl BlobStream for Body {
+    async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
+        Ok(Body::chunk(self).await?)
+    }
+}

@@ -1,0 +1,23 @@
+//! Every bound on what an image or an index from a registry may claim, in one place, each with its reason.
+
+/// Longest index manifest, image manifest or image index that is read, in bytes: 4 MiB, what registries accept at most
+/// and what oras (and with it soci) reads.
+pub const MAX_MANIFEST_LEN: u64 = 4 << 20;
+
+/// Most layers of an image and entries of an index. Overlayfs stacks 500 layers at most; an index may list a zTOC and a
+/// prefetch artifact for each.
+pub const MAX_LAYERS: usize = 1024;
+
+/// Longest prefetch artifact, in bytes: a list of ranges, some dozen bytes each.
+pub const MAX_PREFETCH_LEN: u64 = 4 << 20;
+
+/// Most manifests of an image index that are looked at: all platforms there are, their attestations and SOCI indexes fit
+/// several times.
+pub const MAX_MANIFESTS: usize = 1024;
+
+/// Longest image configuration that is read for its platform, in bytes. It lists the history of the image.
+pub const MAX_CONFIG_LEN: u64 = 8 << 20;
+
+/// How many version 1 indexes of one image are tried, when the ones before are broken. Anybody who may push can add
+/// more, and each costs a request.
+pub const MAX_REFERRERS_TRIED: usize = 8;
