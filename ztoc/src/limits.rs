@@ -27,5 +27,18 @@ pub const MIN_ENTRY_LEN: usize = 32;
 /// owner's name, the target of many hard links), and a hostile one could share a long one a million times.
 pub const MAX_STRING_SHARING: usize = 4;
 
+/// Longest body of a tar's extension header (PAX records, GNU long names), in bytes: Go's own limit, so that no layer has more.
+pub const MAX_EXTENSION_LEN: u64 = 1 << 20;
+
+/// Most entries of a tar. Layers of a million files have been seen, and a file system of 64 GB has four million inodes.
+pub const MAX_ENTRIES: u64 = 1 << 22;
+
+/// How long the strings of a tar's entries may be, taken together, in bytes: for [`MAX_ENTRIES`] 128 bytes each, and half of what
+/// [`MAX_ZTOC_LEN`] leaves them. A tar of PAX records alone would otherwise be held in memory as a whole.
+pub const MAX_TOC_LEN: u64 = 1 << 29;
+
+/// What a PAX record counts for [`MAX_TOC_LEN`] besides its key and value, in bytes: two vectors, and their place in the heap.
+pub const RECORD_COST: u64 = 96;
+
 /// Largest window of a zstd frame, as a power of two, in bytes: 128 MiB, which is what the zstd tool itself accepts.
 pub const MAX_ZSTD_WINDOW_LOG: u32 = 27;

@@ -65,6 +65,16 @@ pub struct Timestamp {
     pub nanoseconds: u32,
 }
 
+impl Timestamp {
+    /// 0000-01-01T00:00:00Z and 10000-01-01T00:00:00Z in seconds: what the four digits of a zTOC's year can say.
+    pub(crate) const YEARS: std::ops::Range<i64> = -62_167_219_200..253_402_300_800;
+
+    /// A time, or `None` where a zTOC can't say it.
+    pub(crate) fn of_text(seconds: i64, nanoseconds: u32) -> Option<Self> {
+        Self::YEARS.contains(&seconds).then_some(Self { seconds, nanoseconds })
+    }
+}
+
 /// One entry of a layer's tar.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -134,4 +144,15 @@ pub struct Ztoc {
     pub span_digests: Vec<Sha256Digest>,
     /// Whether the zInfo blob leaves the first checkpoint out (the layout of tools before 0.1.0).
     pub first_checkpoint_implied: bool,
+}
+
+/// The PAX record by which an entry is a sparse file, of those that `record` finds by key. Its size in a zTOC is that of the
+/// file and not of its data, so what lies at its offset is neither all of it nor in its place.
+pub(crate) fn sparse_key<'a>(record: impl Fn(&str) -> Option<&'a [u8]>) -> Option<&'static str> {
+    let value = |key: &str| record(key).filter(|value| !value.is_empty());
+    match (value("GNU.sparse.major"), value("GNU.sparse.minor")) {
+        (Some(b"1"), Some(b"0")) | (Some(b"0"), Some(b"0" | b"1")) => Some("GNU.sparse.major"),
+        (None, None) => value("GNU.sparse.map").map(|_| "GNU.sparse.map"),
+        _ => None, // of a version nobody knows: plain records
+    }
 }

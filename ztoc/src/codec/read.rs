@@ -215,16 +215,9 @@ fn check_places(ztoc: &Ztoc) -> Result<(), Error> {
     Ok(())
 }
 
-/// The PAX record by which `entry` is a sparse file. Its size in a zTOC is that of the file and not of its data, so what
-/// lies at its offset is neither all of it nor in its place.
 fn sparse_key(entry: &Entry) -> Option<&'static str> {
-    let value = |key: &str| {
+    crate::model::sparse_key(|key| {
         let record = entry.pax.iter().find(|(name, _)| name == key.as_bytes());
-        record.map(|(_, value)| value.as_slice()).filter(|value| !value.is_empty())
-    };
-    match (value("GNU.sparse.major"), value("GNU.sparse.minor")) {
-        (Some(b"1"), Some(b"0")) | (Some(b"0"), Some(b"0" | b"1")) => Some("GNU.sparse.major"),
-        (None, None) => value("GNU.sparse.map").map(|_| "GNU.sparse.map"),
-        _ => None, // of a version nobody knows: plain records
-    }
+        record.map(|(_, value)| value.as_slice())
+    })
 }

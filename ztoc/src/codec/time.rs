@@ -3,8 +3,6 @@
 use crate::model::Timestamp;
 
 const DAY: i64 = 86_400;
-/// 0000-01-01T00:00:00Z and 10000-01-01T00:00:00Z in seconds: what the text's four digits of year can say.
-const YEARS: std::ops::Range<i64> = -62_167_219_200..253_402_300_800;
 
 /// Days since 1970-01-01 of a date in the Gregorian calendar; months from 1, days from 1.
 fn days(year: i64, month: i64, day: i64) -> i64 {
@@ -31,7 +29,9 @@ fn date(days: i64) -> (i64, i64, i64) {
 
 /// The text of `time`; empty where the text can't say it, as the Go tool has it.
 pub(super) fn format(time: Option<Timestamp>) -> String {
-    let Some(Timestamp { seconds, nanoseconds }) = time.filter(|time| YEARS.contains(&time.seconds)) else {
+    let Some(Timestamp { seconds, nanoseconds }) =
+        time.filter(|time| Timestamp::YEARS.contains(&time.seconds))
+    else {
         return String::new();
     };
     let (year, month, day) = date(seconds.div_euclid(DAY));
@@ -112,8 +112,8 @@ mod tests {
             (951_782_400, 500_000_000, "2000-02-29T00:00:00.5Z"),
             (4_107_542_400, 1_000, "2100-03-01T00:00:00.000001Z"),
             (-62_135_596_800, 0, "0001-01-01T00:00:00Z"),
-            (YEARS.start, 0, "0000-01-01T00:00:00Z"),
-            (YEARS.end - 1, 0, "9999-12-31T23:59:59Z"),
+            (Timestamp::YEARS.start, 0, "0000-01-01T00:00:00Z"),
+            (Timestamp::YEARS.end - 1, 0, "9999-12-31T23:59:59Z"),
         ] {
             let time = Timestamp { seconds, nanoseconds };
             assert_eq!(format(Some(time)), text);
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn years_of_five_digits_have_no_text() {
-        for seconds in [YEARS.start - 1, YEARS.end, i64::MIN, i64::MAX] {
+        for seconds in [Timestamp::YEARS.start - 1, Timestamp::YEARS.end, i64::MIN, i64::MAX] {
             assert_eq!(format(Some(Timestamp { seconds, nanoseconds: 0 })), "", "{seconds}");
         }
     }
