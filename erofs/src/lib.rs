@@ -1,6 +1,19 @@
 //! Writes a metadata-only EROFS image, a layer's *table*: the kernel mounts it with the layer's stream as its device.
+//!
+//! `docs/tables.md` describes the image to the byte. What a layer's entries mean as a file system is `spandrel-ztoc`'s to
+//! say; joining its tree to a [`Source`], and mounting, are the snapshotter's.
 #![forbid(unsafe_code)]
-#![allow(clippy::todo)]
+
+mod crc32c;
+mod dirs;
+mod error;
+mod format;
+mod image;
+pub mod limits;
+mod walk;
+mod xattr;
+
+pub use error::Error;
 
 /// An inode as the writer asks for it.
 #[derive(Debug, Clone, Copy)]
@@ -17,7 +30,7 @@ pub struct Inode<'a> {
     pub mtime: i64,
     /// Modification time, nanoseconds after `mtime`.
     pub mtime_nsec: u32,
-    /// Number of names.
+    /// Number of names, 1 or more.
     pub nlink: u32,
 }
 
@@ -26,7 +39,7 @@ pub struct Inode<'a> {
 pub enum Kind<'a> {
     /// A regular file: where its bytes lie in the device (a multiple of 512) and how many there are.
     File {
-        /// Offset in the device, in bytes.
+        /// Offset in the device, in bytes. Means nothing when `size` is 0.
         offset: u64,
         /// Length in bytes.
         size: u64,
@@ -38,9 +51,9 @@ pub enum Kind<'a> {
     },
     /// A symbolic link and its target.
     Symlink(&'a [u8]),
-    /// A character device.
+    /// A character device, major and minor number.
     Char(u32, u32),
-    /// A block device.
+    /// A block device, major and minor number.
     Block(u32, u32),
     /// A named pipe.
     Fifo,
@@ -48,7 +61,8 @@ pub enum Kind<'a> {
     Whiteout,
 }
 
-/// Where the writer takes its inodes from. Inodes are numbered from 0, the root, without gaps.
+/// Where the writer takes its inodes from. Inodes are numbered from 0, the root, without gaps; those that no name leads
+/// to are left out of the image. It has to give the same answers each time that it is asked.
 pub trait Source {
     /// How many inodes there are.
     fn len(&self) -> u32;
@@ -58,9 +72,12 @@ pub trait Source {
     }
     /// Inode `id`.
     fn inode(&self, id: u32) -> Inode<'_>;
-    /// Calls `each` with every name in directory `id`, sorted bytewise, and the inode it names.
+    /// Calls `each` with every name in directory `id`, sorted bytewise, and the inode it names. Without `.` and `..`.
     fn children(&self, id: u32, each: &mut dyn FnMut(&[u8], u32));
     /// Calls `each` with every extended attribute of inode `id`: name with prefix, value.
+    ///
+    /// Attributes of namespaces that Linux has no other file system keep (`com.apple.…`) are left out of the image, as
+    /// unpacking leaves them out; so is one that marks a directory opaque where the writer marks it itself.
     fn xattrs(&self, id: u32, each: &mut dyn FnMut(&[u8], &[u8]));
 }
 
@@ -71,6 +88,9 @@ pub struct Options {
     pub device_len: u64,
     /// Which attribute marks an opaque directory.
     pub opaque: OpaqueXattr,
+    /// The file system's UUID. Overlayfs keeps inode numbers over a copy-up only when its lower layers have different
+    /// ones, so it should be made from the layer's digest; all zeros is none.
+    pub uuid: [u8; 16],
 }
 
 /// The two forms in which overlayfs knows an opaque directory.
@@ -82,26 +102,10 @@ pub enum OpaqueXattr {
     User,
 }
 
-/// Why no table can be written.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// A field of EROFS can't hold the value.
-    #[error("{what} is {value}, EROFS holds {limit} at most")]
-    TooLarge {
-        /// What it is.
-        what: &'static str,
-        /// How large it is.
-        value: u64,
-        /// How large it can be.
-        limit: u64,
-    },
-}
-
 /// Writes the table of `source`: the same bytes for the same input.
 ///
 /// # Errors
-/// When a name, size or number doesn't fit the format.
-pub fn write(_source: &impl Source, _options: &Options) -> Result<Vec<u8>, Error> {
-    todo!()
+/// When a name, size or number doesn't fit the format, or `source` is no tree.
+pub fn write(source: &impl Source, options: &Options) -> Result<Vec<u8>, Error> {
+    walk::walk(source, options)
 }
