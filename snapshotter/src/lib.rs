@@ -1,11 +1,18 @@
 //! The daemon: a containerd snapshotter whose layers are mounted from their index and filled on demand.
-#![allow(clippy::todo)]
 
+pub mod admin;
+pub mod config;
+pub mod daemon;
 pub mod device;
 mod error;
 pub mod layer;
+mod listen;
+pub mod logs;
 pub mod metrics;
 pub mod mounter;
+pub mod node;
+pub mod probe;
+pub mod root;
 pub mod service;
 pub mod snapshots;
 

@@ -58,6 +58,27 @@ pub struct Usage {
     pub inodes: u64,
 }
 
+/// A layer as operators see it (`/layers`).
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Report {
+    /// Its key.
+    pub layer: LayerKey,
+    /// Digest of its blob.
+    pub digest: String,
+    /// Where it comes from, without credentials: `host/repository`.
+    pub repository: String,
+    /// How far it has come: `indexed`, `filling`, `complete` or `unpacked`.
+    pub stage: &'static str,
+    /// Length of the blob in bytes.
+    pub compressed_size: u64,
+    /// Length of the stream in bytes, 0 while it isn't known.
+    pub uncompressed_size: u64,
+    /// How much of the stream is present, in bytes.
+    pub present: u64,
+    /// Where its table is mounted now.
+    pub mounts: Vec<std::path::PathBuf>,
+}
+
 /// The layers of a node.
 #[async_trait]
 pub trait Layers: Send + Sync + 'static {
@@ -83,6 +104,11 @@ pub trait Layers: Send + Sync + 'static {
 
     /// At start-up: exactly these layers are in use; everything else below `layers/` goes. No network.
     async fn restore(&self, layers: &[LayerKey]) -> Result<(), Error>;
+
+    /// What there is, ordered by key. Asks neither the network nor the device.
+    async fn report(&self) -> Vec<Report> {
+        Vec::new()
+    }
 
     /// Stops all work and makes what is on disk safe; mounts stay.
     async fn shutdown(&self);

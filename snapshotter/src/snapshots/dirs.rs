@@ -60,8 +60,7 @@ fn make(path: &Path, mode: u32) -> Result<(), Error> {
 
 fn make_private(path: &Path) -> Result<(), Error> {
     DirBuilder::new().recursive(true).mode(PRIVATE).create(path).map_err(failed("cannot create", path))?;
-    fs::set_permissions(path, Permissions::from_mode(PRIVATE))
-        .map_err(failed("cannot set the mode of", path))
+    fs::set_permissions(path, Permissions::from_mode(PRIVATE)).map_err(failed("cannot set the mode of", path))
 }
 
 /// Whether something is mounted at `path` itself (a bind mount too). Never asks the network.

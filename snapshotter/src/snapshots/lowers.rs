@@ -174,6 +174,7 @@ impl Lowers {
     }
 
     /// Numbers of the snapshots whose layers are mounted, in order.
+    #[cfg(test)]
     pub fn mounted(&self) -> Vec<u64> {
         let state = self.state();
         let mut numbers: Vec<u64> =

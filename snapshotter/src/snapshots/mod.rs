@@ -95,7 +95,11 @@ impl Snapshots {
     ///
     /// # Errors
     /// When another daemon has this root, or it can't be read.
-    pub fn open(options: &Options, layers: Arc<dyn Layers>, metrics: Arc<Metrics>) -> Result<Arc<Self>, Error> {
+    pub fn open(
+        options: &Options,
+        layers: Arc<dyn Layers>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Arc<Self>, Error> {
         let dirs = Arc::new(Dirs::open(&options.root)?);
         let store = Arc::new(Store::open(&options.root.join("snapshots.redb"), SystemTime::now)?);
         let lowers = Arc::new(Lowers::new(
@@ -186,7 +190,9 @@ impl Snapshots {
             }
         })?;
         let lazy = |key: &String| {
-            self.store.chain(key).is_ok_and(|chain| chain.ancestors.iter().any(|lower| lower.remote.is_some()))
+            self.store
+                .chain(key)
+                .is_ok_and(|chain| chain.ancestors.iter().any(|lower| lower.remote.is_some()))
         };
         Ok(actives.iter().filter(|key| lazy(key)).count())
     }

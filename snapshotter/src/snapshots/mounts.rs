@@ -74,9 +74,21 @@ mod tests {
         let base = root.path().display();
         let overlay = Overlay { index_off: true, userxattr: false };
         let cases: [(Kind, Vec<u64>, &str, String, Vec<String>); 6] = [
-            (Kind::Active, vec![], "bind", format!("{base}/snapshots/9/fs"), vec!["rw".into(), "rbind".into()]),
+            (
+                Kind::Active,
+                vec![],
+                "bind",
+                format!("{base}/snapshots/9/fs"),
+                vec!["rw".into(), "rbind".into()],
+            ),
             (Kind::View, vec![], "bind", format!("{base}/snapshots/9/fs"), vec!["ro".into(), "rbind".into()]),
-            (Kind::View, vec![4], "bind", format!("{base}/snapshots/4/fs"), vec!["ro".into(), "rbind".into()]),
+            (
+                Kind::View,
+                vec![4],
+                "bind",
+                format!("{base}/snapshots/4/fs"),
+                vec!["ro".into(), "rbind".into()],
+            ),
             (
                 Kind::View,
                 vec![4, 2],

@@ -98,9 +98,7 @@ impl Snapshots {
             Ok(Prepared::Remote(layer)) => layer,
             Ok(Prepared::Ordinary(reason)) => return Ok(self.fall_back(key, target, reason, None)),
             // containerd would run into these just the same, and later.
-            Err(
-                error @ (Error::NoSpace(_) | Error::FailedPrecondition(_) | Error::InvalidArgument(_)),
-            ) => {
+            Err(error @ (Error::NoSpace(_) | Error::FailedPrecondition(_) | Error::InvalidArgument(_))) => {
                 return Err(error);
             }
             // Our way to the registry isn't containerd's, which may have other mirrors and credentials.
@@ -191,8 +189,13 @@ impl Snapshots {
             namespace: request.namespace.clone(),
             chain_id: request.chain_id.clone(),
         };
-        let new =
-            New { key: name, parent: request.parent.clone(), kind: Kind::Committed, labels, remote: Some(remote) };
+        let new = New {
+            key: name,
+            parent: request.parent.clone(),
+            kind: Kind::Committed,
+            labels,
+            remote: Some(remote),
+        };
         let gate = self.gates.enter(&layer).await;
         let this = Arc::clone(self);
         let created = blocking(move || {

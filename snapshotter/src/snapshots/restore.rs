@@ -46,6 +46,14 @@ impl Snapshots {
         Ok(())
     }
 
+    /// Unmounts every layer that is mounted, used or not, for when nothing will serve them any more.
+    pub async fn unmount_all(&self) {
+        match self.inventory() {
+            Ok((_, remote, _)) => self.unmount_left_over(&remote).await,
+            Err(error) => tracing::warn!(%error, "mounts stay"),
+        }
+    }
+
     async fn mount_again(self: &Arc<Self>, lower: &Ancestor) {
         let Some(remote) = &lower.remote else { return };
         if let Err(error) = self.lowers.ensure(lower.number, &remote.layer).await {
