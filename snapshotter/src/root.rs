@@ -82,7 +82,7 @@ fn check_file_system(path: &Path) -> Result<(), Error> {
     let found = rustix::fs::statfs(path)
         .map_err(|error| Error::Internal(format!("root {}: statfs: {error}", path.display())))?;
     // A negative number is the sign of a 32-bit magic.
-    let magic = u64::from_le_bytes(i64::from(found.f_type).to_le_bytes()) & 0xffff_ffff;
+    let magic = found.f_type.cast_unsigned() & 0xffff_ffff;
     if matches!(magic, EXT4 | XFS) {
         return Ok(());
     }

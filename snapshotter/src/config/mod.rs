@@ -86,7 +86,7 @@ pub struct Containerd {
 }
 
 /// Metrics and the rest of what operators look at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Metrics {
     /// Where they are served: `IP:PORT`, or the path of a unix socket; empty: nowhere.
@@ -181,12 +181,6 @@ impl Default for Log {
 impl Default for Containerd {
     fn default() -> Self {
         Self { address: "/run/containerd/containerd.sock".into() }
-    }
-}
-
-impl Default for Metrics {
-    fn default() -> Self {
-        Self { address: String::new() }
     }
 }
 

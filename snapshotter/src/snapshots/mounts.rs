@@ -73,7 +73,8 @@ mod tests {
         let dirs = Dirs::open(root.path()).expect("dirs");
         let base = root.path().display();
         let overlay = Overlay { index_off: true, userxattr: false };
-        let cases: [(Kind, Vec<u64>, &str, String, Vec<String>); 6] = [
+        type Case = (Kind, Vec<u64>, &'static str, String, Vec<String>);
+        let cases: [Case; 6] = [
             (
                 Kind::Active,
                 vec![],
