@@ -1,1 +1,188 @@
-//! Builds the zTOCs and the index manifest of an image.
+//! Builds the zTOCs of an image's layers, all at once and in one pass each, and the index manifest that lists them.
+//!
+//! How one layer is indexed is `spandrel_ztoc::build`'s; where the results go is the caller's.
+
+mod layer;
+mod report;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use spandrel_registry::Digest;
+use spandrel_registry::manifest::Descriptor;
+
+pub use report::{LayerReport, Outcome, Skip};
+
+use crate::Error;
+use crate::image::Image;
+use crate::index::{IndexManifest, LayerZtoc, PREFETCH, Version, ZTOC, descriptor};
+use crate::source::ImageSource;
+
+/// Smallest layer that gets a zTOC, in bytes as compressed: 10 MiB, as soci has it. Below, one GET of the whole layer is
+/// as quick as the first range of it.
+pub const DEFAULT_MIN_LAYER_SIZE: u64 = 10 << 20;
+
+/// What to build.
+#[derive(Debug, Clone)]
+pub struct BuildOptions {
+    /// Bytes of stream after which a span ends at the next block boundary; not 0.
+    pub span_size: u64,
+    /// Smallest layer that gets a zTOC, in bytes as compressed.
+    pub min_layer_size: u64,
+    /// The build tool identifier in zTOCs and index.
+    pub build_tool: String,
+    /// How many layers are worked on at once. Indexing one takes a core.
+    pub parallel: NonZeroUsize,
+}
+
+impl Default for BuildOptions {
+    fn default() -> Self {
+        Self {
+            span_size: spandrel_ztoc::DEFAULT_SPAN_SIZE,
+            min_layer_size: DEFAULT_MIN_LAYER_SIZE,
+            build_tool: spandrel_ztoc::BUILD_TOOL.to_owned(),
+            parallel: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+        }
+    }
+}
+
+/// What is told while it is going on.
+#[derive(Debug, Clone)]
+pub enum BuildEvent {
+    /// Work on a layer begins.
+    Start {
+        /// Its digest.
+        layer: Digest,
+        /// Its length in bytes.
+        size: u64,
+    },
+    /// So many more bytes of a layer have arrived.
+    Bytes {
+        /// Its digest.
+        layer: Digest,
+        /// How many.
+        len: u64,
+    },
+    /// A layer is done or was skipped.
+    Done(LayerReport),
+}
+
+/// Who is told. Called from several tasks at once, and must not wait.
+pub type Tell = Arc<dyn Fn(BuildEvent) + Send + Sync>;
+
+/// zTOCs that were built before, by layer, span size and build tool.
+pub trait KnownZtocs: Sync {
+    /// The zTOC of `layer` that the same options gave, if it is kept.
+    fn get(&self, layer: &Digest, span_size: u64, build_tool: &str) -> Option<Bytes>;
+}
+
+/// No zTOCs: everything is built.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Nothing;
+
+impl KnownZtocs for Nothing {
+    fn get(&self, _: &Digest, _: u64, _: &str) -> Option<Bytes> {
+        None
+    }
+}
+
+/// A built index, ready to be kept or pushed.
+#[derive(Debug, Clone)]
+pub struct BuiltIndex {
+    /// What it says.
+    pub index: IndexManifest,
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// Their digest.
+    pub digest: Digest,
+    /// The zTOCs that it lists.
+    pub ztocs: BTreeMap<Digest, Bytes>,
+    /// What became of each layer of the image, in its order.
+    pub layers: Vec<LayerReport>,
+}
+
+impl BuiltIndex {
+    /// An index of `version` from its parts.
+    pub fn new(index: IndexManifest, ztocs: BTreeMap<Digest, Bytes>, layers: Vec<LayerReport>) -> Self {
+        let bytes = Bytes::from(index.to_bytes());
+        Self { digest: Digest::sha256(&bytes), index, bytes, ztocs, layers }
+    }
+
+    /// Its descriptor: media type, digest, size and artifact type.
+    pub fn descriptor(&self) -> Descriptor {
+        let mut descriptor = descriptor(
+            spandrel_registry::media_type::OCI_MANIFEST,
+            self.digest.clone(),
+            self.bytes.len() as u64,
+        );
+        descriptor.artifact_type = Some(self.index.version.artifact_type().to_owned());
+        descriptor
+    }
+}
+
+/// Indexes an image: a zTOC for each layer that is large enough and can have one, and a manifest of version 1.
+///
+/// A layer that no zTOC can be built for is skipped and reported; it is filled in full by whoever mounts the image. A
+/// layer whose bytes aren't what its digest says is an error: nothing that was read of it can be trusted.
+///
+/// # Errors
+/// When a layer can't be had, or none got a zTOC ([`Error::EmptyIndex`]).
+pub async fn build(
+    source: Arc<dyn ImageSource>,
+    image: &Image,
+    options: &BuildOptions,
+    known: &dyn KnownZtocs,
+    tell: Tell,
+) -> Result<BuiltIndex, Error> {
+    let mut seen = BTreeSet::new();
+    let layers: Vec<&Descriptor> =
+        image.manifest.layers.iter().filter(|layer| layer.media_type != PREFETCH).collect();
+    // A layer may be in an image twice; it is worked on once.
+    let distinct = layers.iter().filter(|layer| seen.insert(layer.digest.clone()));
+    let work = distinct.map(|layer| {
+        let (source, tell, layer) = (Arc::clone(&source), Arc::clone(&tell), (*layer).clone());
+        async move {
+            let done = layer::index(source, &layer, options, known, &tell).await?;
+            Ok::<_, Error>((layer.digest, done))
+        }
+    });
+    // Collected first: what is left of the iterator would make the future not Send.
+    let work: Vec<_> = work.collect();
+    let done: BTreeMap<Digest, layer::Done> =
+        futures_util::stream::iter(work).buffer_unordered(options.parallel.get()).try_collect().await?;
+
+    let (mut entries, mut ztocs, mut reports) = (Vec::new(), BTreeMap::new(), Vec::new());
+    for layer in layers {
+        // Every layer was worked on, since no error came.
+        let Some(done) = done.get(&layer.digest) else { continue };
+        reports.push(LayerReport { outcome: done.outcome.clone(), ..LayerReport::new(layer) });
+        let Some(bytes) = &done.ztoc else { continue };
+        let digest = Digest::sha256(bytes);
+        entries.push(LayerZtoc {
+            layer: layer.digest.clone(),
+            layer_media_type: layer.media_type.clone(),
+            ztoc: descriptor(ZTOC, digest.clone(), bytes.len() as u64),
+            span_size: Some(options.span_size),
+            disable_xattrs: false,
+        });
+        ztocs.insert(digest, bytes.clone());
+    }
+    if entries.is_empty() {
+        return Err(Error::EmptyIndex);
+    }
+    let index = IndexManifest {
+        version: Version::V1,
+        build_tool: options.build_tool.clone(),
+        layers: entries,
+        prefetch: Vec::new(),
+        subject: Some(image.descriptor()),
+    };
+    Ok(BuiltIndex::new(index, ztocs, reports))
+}
+
+#[cfg(test)]
+#[path = "build/tests.rs"]
+mod tests;

@@ -1,12 +1,15 @@
 //! SOCI index manifests: what they say, how they are found in a registry, how they are built and pushed.
 #![forbid(unsafe_code)]
 
+mod blob_reader;
 pub mod build;
 mod error;
 pub mod find;
 pub mod gojson;
+pub mod image;
 pub mod index;
 pub mod limits;
+pub mod platform;
 pub mod push;
 pub mod source;
 #[cfg(test)]

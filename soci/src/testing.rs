@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
@@ -27,7 +28,70 @@ pub(crate) struct MemorySource {
     pub(crate) asked: Mutex<Vec<String>>,
 }
 
+/// An OCI image of four layers, one of them plain tar, as a single manifest.
+pub(crate) const SINGLE: &str = "057467a76bdd062e4389501aa6debfe53530ccbd7f65fe7c544a757411a3f64d";
+/// Its index of version 1, for spans of 64 KiB and layers of any size.
+pub(crate) const SINGLE_V1: &str = "5131209310716b22c78f7ba4d0839817f24c354bc83982226cb03a130ba993b6";
+/// An OCI index of two images (amd64, arm64/v8) and their attestations.
+pub(crate) const MULTI: &str = "c01945f2aa28ad10203eeb9216599f5fe96f170a43102f9d0dc26f4bed68d35c";
+/// Its images, and their indexes of version 1.
+pub(crate) const MULTI_IMAGES: [(&str, &str); 2] = [
+    (
+        "baeb8c30b50c2c33b1d1522c187434b385f9a11f412469c7ec1c38c0f336c858",
+        "ec130b569c0d9e7f3b3cb66975941acfda916c6ed5bd1e6495556f94084f247a",
+    ),
+    (
+        "249f25a22e44645f2f79a8e017bc1f6751b2aa052df5a765c27ad3703ead8a39",
+        "8d7c25a529328a12d72aba243f435491a8a9acb564e6c113a4e279061e63cfd3",
+    ),
+];
+/// A docker manifest list of two images.
+pub(crate) const DOCKER_LIST: &str = "c45b87e510f0901c95b079d7d6c2c38b1e19311ec8c80ebeb5e21bf4fcb21c1b";
+/// An image with a zstd layer, and its index (of version 2).
+pub(crate) const WITH_ZSTD: (&str, &str) = (
+    "426344d6c85b7815a79926c77ef4b86070add14e02ca89edda0d128a71357b75",
+    "25da66ebfd4f1847f52f48f131e20f0b1d1b5b18c422b0ea9c44dc2a44a1dbc8",
+);
+/// An image that has a layer twice, and its index (of version 2).
+pub(crate) const WITH_TWIN: (&str, &str) = (
+    "2d2ea450df51d947043d1f34f3821341321e6f812f7e17b60c22c14cc91c154a",
+    "fb17956e2e9db1b138a2cceff4ac45bf1c2881f0190a40b5ad259b47da3414e2",
+);
+
+fn golden(folder: &str) -> Vec<(String, Vec<u8>)> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(folder);
+    let files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let named = files.filter(|path| path.file_name().is_some_and(|name| name != "README.md"));
+    named
+        .map(|path| (path.file_stem().unwrap().to_str().unwrap().to_owned(), std::fs::read(path).unwrap()))
+        .collect()
+}
+
+/// An index of SOCI's tools by its hexadecimal digest.
+pub(crate) fn golden_index(hex: &str) -> Vec<u8> {
+    golden("index").into_iter().find(|(name, _)| name == hex).unwrap().1
+}
+
+/// Digest with these hexadecimal digits.
+pub(crate) fn sha256(hex: &str) -> Digest {
+    format!("sha256:{hex}").parse().unwrap()
+}
+
 impl MemorySource {
+    /// All golden images.
+    pub(crate) fn golden() -> Self {
+        let mut source = Self::default();
+        for (name, bytes) in golden("blobs") {
+            assert_eq!(Digest::sha256(&bytes).hex(), name);
+            if bytes.starts_with(b"{\"schemaVersion\"") {
+                source.add_manifest("application/octet-stream", bytes);
+            } else {
+                source.add_blob(bytes);
+            }
+        }
+        source
+    }
+
     /// Adds a manifest; it can be had by its digest.
     pub(crate) fn add_manifest(&mut self, media_type: &str, bytes: impl Into<Bytes>) -> Digest {
         let bytes = bytes.into();
