@@ -40,5 +40,24 @@ pub const MAX_TOC_LEN: u64 = 1 << 29;
 /// What a PAX record counts for [`MAX_TOC_LEN`] besides its key and value, in bytes: two vectors, and their place in the heap.
 pub const RECORD_COST: u64 = 96;
 
+/// Most inodes of a tree, with the directories that no entry names: a path of 4 KiB names two thousand of them.
+pub const MAX_INODES: u64 = MAX_ENTRIES;
+
+/// Longest name of a file, in bytes: NAME_MAX of Linux and of EROFS.
+pub const MAX_NAME_LEN: usize = 255;
+
+/// Longest path from the layer's root, in bytes: PATH_MAX of Linux without its NUL, so that no tool could have unpacked it.
+pub const MAX_PATH_LEN: usize = 4095;
+
+/// Longest target of a symbolic link, in bytes: what Linux and EROFS hold.
+pub const MAX_LINK_LEN: usize = 4095;
+
+/// Most symbolic links on the way to one name: containerd's limit.
+pub const MAX_LINKS: usize = 255;
+
+/// Most steps through paths with symbolic links in them, of all a layer's entries together. A few million are a second's work;
+/// a layer of a hundred thousand names below a link takes ten each.
+pub const MAX_LINK_STEPS: u64 = 1 << 24;
+
 /// Largest window of a zstd frame, as a power of two, in bytes: 128 MiB, which is what the zstd tool itself accepts.
 pub const MAX_ZSTD_WINDOW_LOG: u32 = 27;

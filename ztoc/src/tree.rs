@@ -1,5 +1,10 @@
 //! The inode tree that a table of contents means: names cleaned, last entry wins, hard links resolved, whiteouts and
 //! missing parents made; resolved here once, for the EROFS table and for the FUSE fallback.
+//!
+//! Where the format leaves a question open, containerd answers it, which unpacks entries one after the other into a
+//! directory: what it would have at the end is the tree. It is made in `grow`.
+
+mod grow;
 
 use std::collections::BTreeMap;
 
@@ -78,12 +83,28 @@ pub enum TreeError {
     /// A name or link target is longer than the file system can hold.
     #[error("{what} of {len} bytes, the limit is {limit}")]
     TooLong {
-        /// `name` or `link target`.
+        /// `name`, `path` or `link target`.
         what: &'static str,
         /// Its length.
         len: usize,
         /// The longest there can be.
         limit: usize,
+    },
+    /// A name has a NUL, which no file system takes.
+    #[error("the {what} {text:?} has a NUL")]
+    Nul {
+        /// `name`, `link target` or `name of an extended attribute`.
+        what: &'static str,
+        /// It, lossily as text.
+        text: String,
+    },
+    /// There is more than there may be.
+    #[error("more than {limit} {what}")]
+    TooMany {
+        /// What is counted.
+        what: &'static str,
+        /// How many there may be (see `limits`).
+        limit: u64,
     },
     /// A file's data doesn't begin at a multiple of 512, or ends past the stream.
     #[error(
@@ -104,9 +125,19 @@ pub enum TreeError {
 impl Tree {
     /// The tree that `entries` mean, whose data lie in a stream of `stream_len` bytes.
     ///
+    /// An entry below something that is no directory (and no symbolic link to one) is left out: containerd fails there, GNU
+    /// tar and SOCI go on without it. Nothing called `.wh.*` is in a tree: such names say what is hidden. Inodes are numbered
+    /// as they are found from the root, those of one directory one after the other by name; each has a name.
+    ///
     /// # Errors
     /// [`TreeError`] says which entry can't be held.
-    pub fn new(_entries: &[Entry], _stream_len: u64) -> Result<Self, TreeError> {
-        todo!()
+    pub fn new(entries: &[Entry], stream_len: u64) -> Result<Self, TreeError> {
+        let mut growth = grow::Growth::new(stream_len);
+        entries.iter().try_for_each(|entry| growth.add(entry))?;
+        Ok(growth.finish())
     }
 }
+
+#[cfg(test)]
+#[path = "tree/tests.rs"]
+mod tests;

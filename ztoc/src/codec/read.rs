@@ -3,7 +3,9 @@
 
 use super::{ALGORITHM_GZIP, ALGORITHM_UNCOMPRESSED, Table, ids, time};
 use crate::digest::Sha256Digest;
-use crate::limits::{MAX_SPANS, MAX_STREAM_LEN, MAX_STRING_SHARING, MAX_ZTOC_LEN, MIN_ENTRY_LEN};
+use crate::limits::{
+    MAX_ENTRIES, MAX_SPANS, MAX_STREAM_LEN, MAX_STRING_SHARING, MAX_ZTOC_LEN, MIN_ENTRY_LEN,
+};
 use crate::model::{Compression, Entry, EntryKind, Ztoc};
 use crate::span::{self, WindowMap};
 use crate::{Error, zinfo};
@@ -125,6 +127,7 @@ fn entries(toc: &Table<'_>, ztoc_len: usize, strings: &mut Strings) -> Result<Ve
         let what = format!("claims {} entries, more than {ztoc_len} bytes can hold", tables.len());
         return Err(Error::Invalid { field: "metadata", what });
     }
+    limit("number of entries", tables.len() as u64, MAX_ENTRIES)?;
     tables.tables("metadata").map(|table| entry(&table?, ztoc_len, strings)).collect()
 }
 
