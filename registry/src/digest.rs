@@ -21,6 +21,16 @@ impl Digest {
         Self(format!("sha256:{}", hash.iter().map(|b| format!("{b:02x}")).collect::<String>()))
     }
 
+    /// Whether `bytes` have this digest.
+    pub fn matches(&self, bytes: &[u8]) -> bool {
+        use sha2::Digest as _;
+        let hex = |hash: &[u8]| hash.iter().map(|b| format!("{b:02x}")).collect::<String>();
+        match self.algorithm() {
+            "sha512" => self.hex() == hex(&sha2::Sha512::digest(bytes)),
+            _ => self.hex() == hex(&sha2::Sha256::digest(bytes)),
+        }
+    }
+
     /// `sha256` or `sha512`.
     pub fn algorithm(&self) -> &str {
         self.0.split_once(':').map_or("", |(algorithm, _)| algorithm)

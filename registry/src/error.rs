@@ -20,7 +20,7 @@ pub enum ErrorKind {
 
 /// What a registry request failed with. Its text names host, repository and what was tried, and never a credential or
 /// a query string.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[error("{what}: {message}")]
 pub struct Error {
     /// The class.
@@ -29,4 +29,11 @@ pub struct Error {
     pub what: String,
     /// What went wrong.
     pub message: String,
+}
+
+impl Error {
+    /// A request that isn't made, since it can't be right.
+    pub(crate) fn invalid(what: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { kind: ErrorKind::Invalid, what: what.into(), message: message.into() }
+    }
 }

@@ -1,0 +1,241 @@
+//! What all clones of a client share, and the exchange of one request with one server: authorization, redirects, status.
+//!
+//! A try is made here; `retry` decides about the next one, `client`, `body`, `referrers` and `push` say what to ask for.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode, header};
+use reqwest::{Request, Response, Url};
+
+use crate::auth::{Auth, Grant, Scope};
+use crate::endpoint::{self, Endpoint};
+use crate::failure::{Failure, registry_message, shown};
+use crate::limits::{MAX_ERROR_BODY, MIRROR_REST};
+use crate::redirect::Resolved;
+use crate::retry::Pursuit;
+use crate::transport::{Pool, Transport, lock, read_small};
+use crate::{ClientOptions, Clock, CredentialSource, Error, ErrorKind, Repository};
+
+/// What all clones of a client share.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) options: ClientOptions,
+    pub(crate) credentials: Arc<dyn CredentialSource>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) transport: Transport,
+    pub(crate) auth: Auth,
+    pub(crate) resolved: Resolved,
+    /// Until when a mirror is passed over, by name, on [`Clock::elapsed`].
+    rests: Mutex<HashMap<String, Duration>>,
+    /// One writer of fallback indexes at a time within this process.
+    pub(crate) index_writer: tokio::sync::Mutex<()>,
+}
+
+/// A request, whichever server of the host it goes to.
+pub(crate) struct Call<'a> {
+    pub(crate) repository: &'a Repository,
+    /// For errors: `GET manifest 1.0 of registry.example/app`.
+    pub(crate) what: String,
+    pub(crate) method: Method,
+    /// Below `/v2/<name>/`.
+    pub(crate) path: String,
+    pub(crate) query: Vec<(String, String)>,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Option<Bytes>,
+    pub(crate) scope: Scope,
+    pub(crate) pool: Pool,
+}
+
+/// A small answer, read whole.
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) bytes: Bytes,
+    /// The URL that was asked, before redirects.
+    pub(crate) url: Url,
+}
+
+impl Answer {
+    /// A header as text.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+}
+
+impl Inner {
+    pub(crate) fn new(
+        options: ClientOptions,
+        credentials: Arc<dyn CredentialSource>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, Error> {
+        for config in &options.hosts {
+            for url in &config.mirrors {
+                Endpoint::mirror(url, &config.host).map_err(|message| {
+                    Error::invalid(
+                        format!("mirrors of {}", config.host),
+                        format!("its mirror's URL: {message}"),
+                    )
+                })?;
+            }
+        }
+        Ok(Self {
+            transport: Transport::new(&options)?,
+            options,
+            credentials,
+            clock,
+            auth: Auth::default(),
+            resolved: Resolved::default(),
+            rests: Mutex::default(),
+            index_writer: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// The servers to ask now: mirrors that didn't fail a moment ago, then the host itself.
+    pub(crate) fn endpoints(
+        &self,
+        repository: &Repository,
+        mirrors: bool,
+    ) -> Result<Vec<Arc<Endpoint>>, Error> {
+        let now = self.clock.elapsed();
+        let rests = lock(&self.rests);
+        let awake = |endpoint: &Endpoint| {
+            !endpoint.mirror || rests.get(&endpoint.name).is_none_or(|until| *until <= now)
+        };
+        let all = endpoint::of_repository(&self.options.hosts, repository, mirrors)?;
+        Ok(all.into_iter().filter(awake).map(Arc::new).collect())
+    }
+
+    /// Passes over a mirror for a while.
+    pub(crate) fn rest(&self, endpoint: &Endpoint) {
+        lock(&self.rests).insert(endpoint.name.clone(), self.clock.elapsed() + MIRROR_REST);
+    }
+
+    /// The URL of a call at a server.
+    pub(crate) async fn url(&self, endpoint: &Endpoint, call: &Call<'_>) -> Result<Url, Failure> {
+        let plain = self.transport.is_plain(endpoint).await?;
+        let query: Vec<(&str, &str)> = call.query.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        Ok(endpoint.url(call.repository, &call.path, &query, plain))
+    }
+
+    /// Sends a call to `url`, which is the endpoint's own, with the authorization it wants; any status is an answer.
+    pub(crate) async fn exchange(
+        &self,
+        endpoint: &Endpoint,
+        url: &Url,
+        call: &Call<'_>,
+    ) -> Result<Response, Failure> {
+        let first = self.ready_grant(endpoint, call.repository, &call.scope).await?;
+        let (grant, at_hand) = first.map_or((None, false), |(grant, at_hand)| (Some(grant), at_hand));
+        let response = self.send(url, call, grant.as_ref()).await?;
+        self.transport.saw_answer(endpoint, url);
+        // ECR answers 403 where the token is too old; for a new one, 403 means what it says.
+        let stale = response.status() == StatusCode::FORBIDDEN && at_hand;
+        if response.status() != StatusCode::UNAUTHORIZED && !stale {
+            return Ok(response);
+        }
+        let headers = response.headers();
+        let next = self.next_grant(endpoint, call.repository, &call.scope, headers, grant.as_ref()).await?;
+        let Some(next) = next else {
+            if let Some(grant) = &grant {
+                self.drop_grant(endpoint, call.repository, &call.scope, grant);
+            }
+            return Ok(response);
+        };
+        drop(response);
+        let response = self.send(url, call, Some(&next)).await?;
+        if response.status() == StatusCode::UNAUTHORIZED {
+            self.drop_grant(endpoint, call.repository, &call.scope, &next);
+        }
+        Ok(response)
+    }
+
+    /// Sends a call to any URL, with just this authorization.
+    pub(crate) async fn send(
+        &self,
+        url: &Url,
+        call: &Call<'_>,
+        grant: Option<&Arc<Grant>>,
+    ) -> Result<Response, Failure> {
+        let mut request = Request::new(call.method.clone(), url.clone());
+        *request.headers_mut() = call.headers.clone();
+        if let Some(body) = &call.body {
+            request.headers_mut().insert(header::CONTENT_LENGTH, body.len().into());
+            *request.body_mut() = Some(body.clone().into());
+        }
+        if let Some(grant) = grant {
+            request.headers_mut().insert(header::AUTHORIZATION, grant.header.clone());
+        }
+        tracing::debug!(what = call.what, host = shown(url), "request");
+        let mut response = self.transport.send(call.pool, request).await?;
+        tracing::debug!(what = call.what, host = shown(url), status = response.status().as_u16(), "response");
+        if let Some(grant) = grant {
+            response.extensions_mut().insert(Arc::clone(grant));
+        }
+        Ok(response)
+    }
+
+    /// Makes a failure of an answer whose status isn't the one that was hoped for.
+    pub(crate) async fn refuse(&self, response: Response) -> Failure {
+        let (status, headers) = (response.status(), response.headers().clone());
+        let grant = response.extensions().get::<Arc<Grant>>().cloned();
+        let secrets = grant.as_ref().map(|grant| grant.secrets.clone()).unwrap_or_default();
+        let body = read_small(response, MAX_ERROR_BODY).await.unwrap_or_default();
+        let detail = registry_message(&body, &secrets);
+        let mut failure = Failure::of_status(status, &headers, self.clock.now(), &detail);
+        if failure.kind == ErrorKind::Unauthorized {
+            let who = grant.as_ref().map_or("without credentials", |grant| grant.who.as_str());
+            failure.message = format!("{} (asked {who})", failure.message);
+        }
+        failure
+    }
+
+    /// A small answer from whichever server gives one: status 2xx, or one of `accept` from the host itself. `check` may
+    /// find it corrupt, and then the next server is asked.
+    pub(crate) async fn fetch(
+        &self,
+        call: &Call<'_>,
+        accept: &[StatusCode],
+        limit: u64,
+        mirrors: bool,
+        check: &(dyn Fn(&Answer) -> Result<(), Failure> + Sync),
+    ) -> Result<Answer, Error> {
+        let mut pursuit = Pursuit::new(self, call.what.clone(), call.repository, mirrors)?;
+        if let Some(body) = &call.body {
+            pursuit.allow(body.len());
+        }
+        loop {
+            let endpoint = pursuit.endpoint();
+            let attempt = async {
+                let answer = self.fetch_once(&endpoint, call, accept, limit).await?;
+                check(&answer)?;
+                Ok(answer)
+            };
+            match pursuit.in_time(self, attempt).await {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => pursuit.failed(self, failure).await?,
+            }
+        }
+    }
+
+    async fn fetch_once(
+        &self,
+        endpoint: &Endpoint,
+        call: &Call<'_>,
+        accept: &[StatusCode],
+        limit: u64,
+    ) -> Result<Answer, Failure> {
+        let url = self.url(endpoint, call).await?;
+        let response = self.follow(endpoint, &url, call).await?.response;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let accepted = status.is_success() || (accept.contains(&status) && !endpoint.mirror);
+        if !accepted {
+            return Err(self.refuse(response).await);
+        }
+        let bytes =
+            if call.method == Method::HEAD { Bytes::new() } else { read_small(response, limit).await? };
+        Ok(Answer { status, headers, bytes, url })
+    }
+}
