@@ -2,6 +2,8 @@
 //!
 //! The source is Linux 6.12, `fs/erofs/erofs_fs.h`; `docs/tables.md` says how we use it.
 
+use sha2::{Digest as _, Sha256};
+
 /// The base-2 logarithm of [`BLOCK_LEN`].
 pub(crate) const BLOCK_BITS: u8 = 9;
 
@@ -143,13 +145,12 @@ pub(crate) struct Superblock {
     pub(crate) inodes: u64,
     /// Length of the image in blocks.
     pub(crate) blocks: u32,
-    pub(crate) uuid: [u8; 16],
     /// Length of the device in blocks.
     pub(crate) device_blocks: u32,
 }
 
 impl Superblock {
-    /// Writes the superblock and the device's slot into `image`, the checksum over them last.
+    /// Writes the superblock and the device's slot into `image`, where all else is written.
     pub(crate) fn put(&self, image: &mut [u8]) {
         let out = &mut image[SUPERBLOCK_AT..];
         put(out, 0, &MAGIC.to_le_bytes());
@@ -158,7 +159,6 @@ impl Superblock {
         put(out, 14, &self.root_nid.to_le_bytes());
         put(out, 16, &self.inodes.to_le_bytes());
         put(out, 36, &self.blocks.to_le_bytes());
-        put(out, 48, &self.uuid);
         put(out, 80, &(INCOMPAT_CHUNKED_FILE | INCOMPAT_DEVICE_TABLE).to_le_bytes());
         put(out, 86, &1u16.to_le_bytes());
         put(out, 88, &DEVICE_SLOT_OFFSET.to_le_bytes());
@@ -167,11 +167,27 @@ impl Superblock {
         put(slot, 0, DEVICE_TAG);
         put(slot, 64, &self.device_blocks.to_le_bytes());
 
+        let uuid = uuid(image);
+        put(&mut image[SUPERBLOCK_AT..], 48, &uuid);
         // The kernel's is over the block from the superblock on.
         let end = SUPERBLOCK_AT + BLOCK_LEN;
         let checksum = crate::crc32c::crc32c(&image[SUPERBLOCK_AT..end]);
         put(&mut image[SUPERBLOCK_AT..], 4, &checksum.to_le_bytes());
     }
+}
+
+/// The UUID of an image that has none yet: from its digest, so that no two tables have the same, as overlayfs wants it.
+///
+/// It finds the origin of a file that was copied up by its file system's UUID, and does without, the file's inode number
+/// changing, when two layers have the same.
+fn uuid(image: &[u8]) -> [u8; 16] {
+    let digest = Sha256::digest(image);
+    let mut uuid = [0; 16];
+    uuid.copy_from_slice(&digest[..16]);
+    // RFC 9562: version 8, made as one likes.
+    uuid[6] = 0x80 | (uuid[6] & 0x0f);
+    uuid[8] = 0x80 | (uuid[8] & 0x3f);
+    uuid
 }
 
 /// The format of a file's chunks, of `1 << bits` blocks each.

@@ -180,7 +180,6 @@ impl Image {
             root_nid: u16::try_from(self.offsets[0] / SLOT_LEN).expect("the root comes first"),
             inodes: self.inodes,
             blocks: blocks(len as u64).map_err(|_| too_large(len))?,
-            uuid: options.uuid,
             device_blocks: blocks(options.device_len).expect("checked against MAX_DEVICE_LEN"),
         }
         .put(&mut self.bytes);

@@ -85,12 +85,12 @@ pub trait Source {
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Length of the device (the stream), in bytes.
+    ///
+    /// The kernel reads whole blocks of 512 bytes, also the last: where a stream ends within one, the file that is the
+    /// device has to go on with zeros to its end, or reading the stream's last file fails with EIO.
     pub device_len: u64,
     /// Which attribute marks an opaque directory.
     pub opaque: OpaqueXattr,
-    /// The file system's UUID. Overlayfs keeps inode numbers over a copy-up only when its lower layers have different
-    /// ones, so it should be made from the layer's digest; all zeros is none.
-    pub uuid: [u8; 16],
 }
 
 /// The two forms in which overlayfs knows an opaque directory.

@@ -211,7 +211,7 @@ proptest! {
         user in any::<bool>(),
     ) {
         let opaque = if user { OpaqueXattr::User } else { OpaqueXattr::Trusted };
-        let options = Options { device_len: device_len % (2 * MAX_DEVICE_LEN), opaque, uuid: [0; 16] };
+        let options = Options { device_len: device_len % (2 * MAX_DEVICE_LEN), opaque };
         if let Ok(table) = write(&Anything(things), &options) {
             prop_assert_eq!(table.len() % 4096, 0);
         }

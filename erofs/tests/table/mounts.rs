@@ -40,7 +40,7 @@ impl Drop for Place {
 }
 
 pub fn options(device_len: u64) -> Options {
-    Options { device_len, opaque: OpaqueXattr::Trusted, uuid: [7; 16] }
+    Options { device_len, opaque: OpaqueXattr::Trusted }
 }
 
 impl Place {
@@ -64,9 +64,7 @@ impl Place {
         let stream = tar(tree);
         let device = self.path(&format!("{name}.tar"));
         fs::write(&device, &stream).expect("write the tar");
-        let mut uuid = [0; 16];
-        uuid[..name.len()].copy_from_slice(name.as_bytes());
-        let options = Options { device_len: stream.len() as u64, opaque, uuid };
+        let options = Options { device_len: stream.len() as u64, opaque };
         let table = spandrel_erofs::write(tree, &options).expect("a table");
         self.mount_table(name, &table, &device)
     }
