@@ -5,6 +5,8 @@ pub mod config;
 pub mod daemon;
 pub mod device;
 mod error;
+mod fetch;
+mod image;
 pub mod layer;
 mod listen;
 pub mod logs;

@@ -25,10 +25,13 @@ pub trait Backing: Send + Sync + 'static {
     fn read(&self, offset: u64, len: usize, reply: ReadReply);
 }
 
+/// What takes an answer.
+type Taker = Box<dyn FnOnce(Result<&[u8], &Error>) + Send>;
+
 /// The answer that a read waits for. Dropped without an answer, it answers EIO.
 pub struct ReadReply {
     len: usize,
-    send: Box<dyn FnOnce(Result<&[u8], &Error>) + Send>,
+    send: Taker,
 }
 
 impl fmt::Debug for ReadReply {

@@ -13,6 +13,7 @@ pub(crate) fn failed(what: &str, path: &Path, error: &io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::NoSpace(text),
         io::ErrorKind::NotFound => Error::NotFound(text),
+        io::ErrorKind::InvalidData => Error::Corrupt(text),
         _ => Error::Internal(text),
     }
 }

@@ -1,8 +1,20 @@
 //! The layers of a node: how the snapshot side asks for them. One implementation, [`store::LayerStore`]; a test double
 //! beside the service's tests.
 
+pub(crate) mod bitmap;
+mod files;
+mod fill;
+mod hash;
+mod lazy;
+mod node;
+mod one;
 mod options;
+mod record;
 pub mod store;
+pub(crate) mod stream;
+mod table;
+mod unpack;
+mod verify;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -11,6 +23,7 @@ use async_trait::async_trait;
 
 use crate::Error;
 
+pub(crate) use hash::Hasher;
 pub use store::{LayerStore, Parts, StoreOptions};
 
 /// Name of a layer's state below `layers/`: the bare hex of the layer digest, with `.` and the hex of the zTOC's digest

@@ -54,6 +54,12 @@ pub(crate) struct Record {
     pub ztoc: Option<Digest>,
     /// Length of the stream in bytes; 0 while it isn't known.
     pub stream_len: u64,
+    /// Whether the zTOC is from an index that anybody may have attached, so that tar headers are compared with it.
+    pub check_headers: bool,
+    /// Whether the whole stream has been compared with `diff_id`.
+    pub verified: bool,
+    /// Why the layer isn't to be used: it has turned out not to be what its image says.
+    pub refuted: Option<String>,
 }
 
 impl Record {
@@ -70,6 +76,9 @@ impl Record {
             diff_id: diff_id.clone(),
             ztoc: None,
             stream_len: 0,
+            check_headers: false,
+            verified: false,
+            refuted: None,
         }
     }
 

@@ -1,65 +1,390 @@
-//! All layers of the node.
+//! All layers of the node: which there are, and how one that containerd asks for comes to be.
+//!
+//! What an image's layers are is `image`'s; what happens within one layer is `one`'s.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use spandrel_soci::source::{ImageSource, RegistrySource as ImageRegistry};
+use tracing::{debug, info, warn};
 
+use super::lazy::{self, Unfit};
+use super::node::{Node, Sources};
+use super::one::Layer;
 pub use super::options::{Parts, StoreOptions};
-use super::{LayerKey, LayerRequest, Layers, Prepared, Ready, Usage};
+use super::record::{Record, Stage};
+use super::{LayerKey, LayerRequest, Layers, Prepared, Ready, Usage, files};
 use crate::Error;
+use crate::fetch::{BlobSource, RegistrySource, blocking};
+use crate::image::{Content, Image, ImageLayer, ImageOptions, ImageSources, Images, Plan, Unresolved, decide};
+use crate::mounter::is_mount_point;
+
+/// How many locks layers are spread over: one is held while a layer is made or deleted.
+const GATES: usize = 64;
+
+/// Longest that a shutdown waits for downloads and writes to stop: they look for it at every piece.
+const SHUTDOWN_WAIT: Duration = Duration::from_secs(10);
 
 /// The layers below one root.
 #[derive(Debug)]
 pub struct LayerStore {
-    options: StoreOptions,
-    parts: Parts,
+    inner: Arc<Inner>,
 }
 
+#[derive(Debug)]
+struct Inner {
+    /// `layers/` below the root.
+    dir: PathBuf,
+    node: Arc<Node>,
+    images: Images,
+    layers: Mutex<HashMap<LayerKey, Arc<Layer>>>,
+    gates: [tokio::sync::Mutex<()>; GATES],
+}
+
+/// A layer that can be used, or a reason for the metric why containerd is to unpack it.
+type TakenUp = Result<Arc<Layer>, &'static str>;
+
 impl LayerStore {
-    /// Opens the store. To be called within a tokio runtime, which its work goes on in. What is on the disk is left alone
+    /// Opens the store. To be called within a tokio runtime, where its work goes on. What is on the disk is left alone
     /// until [`Layers::restore`].
     ///
     /// # Errors
     /// When the directory can't be made.
     pub fn open(options: StoreOptions, parts: Parts) -> Result<Arc<Self>, Error> {
-        Ok(Arc::new(Self { options, parts }))
+        let client = parts.client.clone();
+        let sources: Sources = Arc::new(move |repository, digest| -> Arc<dyn BlobSource> {
+            Arc::new(RegistrySource::new(client.clone(), repository.clone(), digest.clone()))
+        });
+        let client = parts.client;
+        let images: ImageSources = Box::new(move |repository| -> Arc<dyn ImageSource> {
+            Arc::new(ImageRegistry::new(client.clone(), repository.clone()))
+        });
+        let image_options = ImageOptions {
+            v1: options.index_v1,
+            v2: options.index_v2,
+            min_layer_size: options.min_layer_size,
+            memory: options.image_memory,
+        };
+        let content = parts.containerd.map(Content::new);
+        let images = Images::new(images, content, image_options, Arc::clone(&parts.metrics));
+        let node = Node::new(options, parts.device, parts.mounter, parts.metrics, sources);
+        Self::with(node, images)
     }
 
-    fn later(&self) -> Error {
-        Error::Internal(format!("not there yet: {:?} {:?}", self.options, self.parts))
+    /// As [`LayerStore::open`], with everything that leads out of the process given.
+    pub(super) fn with(node: Arc<Node>, images: Images) -> Result<Arc<Self>, Error> {
+        let dir = node.options.root.join("layers");
+        fs::create_dir_all(&dir).map_err(|e| files::failed("make", &dir, &e))?;
+        let inner = Inner {
+            dir,
+            node,
+            images,
+            layers: Mutex::default(),
+            gates: std::array::from_fn(|_| tokio::sync::Mutex::default()),
+        };
+        Ok(Arc::new(Self { inner: Arc::new(inner) }))
     }
+}
+
+impl Inner {
+    fn layers(&self) -> MutexGuard<'_, HashMap<LayerKey, Arc<Layer>>> {
+        // No code panics while holding it.
+        self.layers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn find(&self, key: &LayerKey) -> Option<Arc<Layer>> {
+        self.layers().get(key).cloned()
+    }
+
+    fn get(&self, key: &LayerKey) -> Result<Arc<Layer>, Error> {
+        self.find(key).ok_or_else(|| Error::NotFound(format!("layer {}", key.0)))
+    }
+
+    async fn gate(&self, key: &LayerKey) -> tokio::sync::MutexGuard<'_, ()> {
+        self.gates[crc32fast::hash(key.0.as_bytes()) as usize % GATES].lock().await
+    }
+
+    /// Makes the layer at `position` of `image` one of ours, unless it is. It may still have to be filled.
+    async fn take_up(&self, image: &Image, position: usize) -> Result<TakenUp, Error> {
+        let layer = &image.layers[position];
+        let whole = LayerKey(layer.digest.hex().to_owned());
+        // Complete and checked, it serves every image, whatever their indexes say.
+        if let Some(found) = self.find(&whole) {
+            return Ok(usable(found, layer));
+        }
+        if decide(layer, self.node.options.min_layer_size) == Plan::Lazy {
+            match self.take_up_lazy(image, layer).await? {
+                Ok(taken) => return Ok(taken),
+                Err(unfit) => {
+                    warn!(
+                        layer = %layer.digest,
+                        repository = %image.repository,
+                        reason = unfit.reason,
+                        error = unfit.what,
+                        "its zTOC can't be used: the layer is filled in full"
+                    );
+                    self.node.metrics.error(unfit.reason);
+                }
+            }
+        }
+        if let Plan::Ordinary(reason) = decide(layer, self.node.options.min_layer_size) {
+            return Ok(Err(reason));
+        }
+        self.take_up_eager(image, layer, whole).await
+    }
+
+    /// A layer with a zTOC. [`Unfit`] when that can't be used.
+    async fn take_up_lazy(&self, image: &Image, layer: &ImageLayer) -> Result<Result<TakenUp, Unfit>, Error> {
+        let Some(ztoc) = &layer.ztoc else {
+            return Ok(Err(Unfit { reason: "ztoc-absent", what: "there is none".to_owned() }));
+        };
+        let digest = &ztoc.descriptor.digest;
+        let key = LayerKey(format!("{}.{}", layer.digest.hex(), digest.hex()));
+        let _held = self.gate(&key).await;
+        if let Some(found) = self.find(&key) {
+            return Ok(Ok(usable(found, layer)));
+        }
+        let bytes = image.ztoc_bytes(ztoc).await?;
+        let mut record = record(image, layer);
+        record.ztoc = Some(digest.clone());
+        record.check_headers = image.check_headers;
+        let dir = self.dir.join(&key.0);
+        let made = blocking(move || {
+            empty(&dir)?;
+            let made = lazy::create(&dir, &bytes, &mut record);
+            if !matches!(made, Ok(Ok(()))) {
+                files::delete(&dir).ok();
+            }
+            Ok(made?.map(|()| (dir, record)))
+        })
+        .await?;
+        match made {
+            Ok((dir, record)) => Ok(Ok(Ok(self.insert(key, dir, record)))),
+            Err(unfit) => {
+                ztoc.reject();
+                Ok(Err(unfit))
+            }
+        }
+    }
+
+    async fn take_up_eager(&self, image: &Image, layer: &ImageLayer, key: LayerKey) -> Result<TakenUp, Error> {
+        let _held = self.gate(&key).await;
+        if let Some(found) = self.find(&key) {
+            return Ok(usable(found, layer));
+        }
+        let (dir, record) = (self.dir.join(&key.0), record(image, layer));
+        let (dir, record) = blocking(move || {
+            empty(&dir)?;
+            record.save(&dir)?;
+            Ok((dir, record))
+        })
+        .await?;
+        let layer = self.insert(key, dir, record);
+        layer.begin();
+        Ok(Ok(layer))
+    }
+
+    fn insert(&self, key: LayerKey, dir: PathBuf, record: Record) -> Arc<Layer> {
+        let layer = Layer::new(key.clone(), dir, record, Arc::clone(&self.node));
+        self.layers().insert(key, Arc::clone(&layer));
+        layer
+    }
+
+    /// Takes up the layers above `position` too: containerd asks for them next, one after the other, and they shall not be
+    /// downloaded so. Those that it never asks for go again.
+    fn take_up_ahead(self: &Arc<Self>, image: &Arc<Image>, position: usize) {
+        for next in position + 1..image.layers.len() {
+            let (this, image) = (Arc::clone(self), Arc::clone(image));
+            self.node.tasks.spawn(async move {
+                match this.take_up(&image, next).await {
+                    Ok(Ok(layer)) => this.remove_unclaimed_later(&layer),
+                    Ok(Err(_)) => {}
+                    // Its own Prepare says so.
+                    Err(error) => debug!(layer = %image.layers[next].digest, %error, "not taken up ahead"),
+                }
+            });
+        }
+    }
+
+    fn remove_unclaimed_later(self: &Arc<Self>, layer: &Arc<Layer>) {
+        if layer.is_claimed() || !layer.watch_once() {
+            return;
+        }
+        let (this, layer) = (Arc::clone(self), Arc::clone(layer));
+        // Not tracked: nobody waits for it at shutdown.
+        tokio::spawn(async move {
+            tokio::select! {
+                () = layer.stopped() => return,
+                () = tokio::time::sleep(this.node.options.unclaimed_patience) => {}
+            }
+            let key = layer.key().clone();
+            let _held = this.gate(&key).await;
+            if layer.is_claimed() || !this.take_out(&layer) {
+                return;
+            }
+            info!(layer = key.0, "containerd never asked for a layer that was begun ahead: it goes");
+            if let Err(error) = layer.dispose().await {
+                warn!(layer = key.0, %error, "it stays on disk until the next start");
+            }
+        });
+    }
+
+    /// Takes `layer` out of the map, if it is (still) in it.
+    fn take_out(&self, layer: &Arc<Layer>) -> bool {
+        let mut layers = self.layers();
+        let same = layers.get(layer.key()).is_some_and(|found| Arc::ptr_eq(found, layer));
+        if same {
+            layers.remove(layer.key());
+        }
+        same
+    }
+
+    /// `layer` has damaged files: it is as good as gone, and so it goes.
+    async fn give_up(&self, layer: &Arc<Layer>, error: &Error) -> Error {
+        let key = layer.key();
+        warn!(layer = key.0, %error, "a layer's files are damaged: it is made anew");
+        self.node.metrics.error("layer-damaged");
+        let _held = self.gate(key).await;
+        if self.take_out(layer)
+            && let Err(error) = layer.dispose().await
+        {
+            warn!(layer = key.0, %error, "it stays on disk until the next start");
+        }
+        Error::NotFound(format!("layer {} (its files are damaged: {error})", key.0))
+    }
+
+    fn take_inventory(&self, wanted: &[LayerKey]) -> Result<(), Error> {
+        let keep: HashSet<&str> = wanted.iter().map(|key| key.0.as_str()).collect();
+        for entry in fs::read_dir(&self.dir).map_err(|e| files::failed("read", &self.dir, &e))? {
+            let entry = entry.map_err(|e| files::failed("read", &self.dir, &e))?;
+            if entry.file_name().to_str().is_some_and(|name| keep.contains(name)) {
+                continue;
+            }
+            debug!(path = %entry.path().display(), "no snapshot uses this layer");
+            if let Err(error) = files::delete(&entry.path()) {
+                warn!(%error, "a layer that nothing uses stays on disk");
+            }
+        }
+        for key in wanted {
+            let dir = self.dir.join(&key.0);
+            match Record::load(&dir) {
+                Ok(record) => self.insert(key.clone(), dir, record).claim(),
+                // It is asked for anew when it is needed; the network may not be there now.
+                Err(error) => warn!(layer = key.0, %error, "a layer's state is gone"),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a layer that is there serves an image that has it as `layer`.
+fn usable(found: Arc<Layer>, layer: &ImageLayer) -> TakenUp {
+    let record = found.record();
+    if record.refuted.is_some() {
+        return Err("refuted");
+    }
+    // One of the two images lies; containerd finds out which.
+    if record.diff_id != layer.diff_id { Err("diff-id") } else { Ok(found) }
+}
+
+fn record(image: &Image, layer: &ImageLayer) -> Record {
+    Record::new(&image.repository, &layer.digest, layer.size, &layer.media_type, &layer.diff_id)
+}
+
+/// Makes `dir`, with nothing in it.
+fn empty(dir: &Path) -> Result<(), Error> {
+    files::delete(dir)?;
+    fs::create_dir(dir).map_err(|e| files::failed("make", dir, &e))?;
+    files::sync_parent(dir).map_err(|e| files::failed("make", dir, &e))
 }
 
 #[async_trait]
 impl Layers for LayerStore {
-    async fn prepare(&self, _: &LayerRequest) -> Result<Prepared, Error> {
-        Err(self.later())
+    async fn prepare(&self, request: &LayerRequest) -> Result<Prepared, Error> {
+        let image = match self.inner.images.resolve(request).await {
+            Ok(image) => image,
+            Err(Unresolved::Ordinary(reason)) => return Ok(Prepared::Ordinary(reason)),
+            Err(Unresolved::Failed(error)) => return Err(error),
+        };
+        let position = match image.position(request) {
+            Ok(position) => position,
+            Err(reason) => return Ok(Prepared::Ordinary(reason)),
+        };
+        self.inner.take_up_ahead(&image, position);
+        match self.inner.take_up(&image, position).await? {
+            Ok(layer) => {
+                layer.claim();
+                Ok(Prepared::Remote(layer.key().clone()))
+            }
+            Err(reason) => Ok(Prepared::Ordinary(reason)),
+        }
     }
 
-    async fn ready(&self, _: &LayerKey) -> Result<Ready, Error> {
-        Err(self.later())
+    async fn ready(&self, key: &LayerKey) -> Result<Ready, Error> {
+        let layer = self.inner.get(key)?;
+        match layer.ready().await {
+            Err(error @ (Error::Corrupt(_) | Error::NotFound(_))) if layer.record().stage != Stage::Filling => {
+                Err(self.inner.give_up(&layer, &error).await)
+            }
+            other => other,
+        }
     }
 
-    async fn mount(&self, _: &LayerKey, _: &Path) -> Result<(), Error> {
-        Err(self.later())
+    async fn mount(&self, key: &LayerKey, target: &Path) -> Result<(), Error> {
+        let layer = self.inner.get(key)?;
+        match layer.mount(target).await {
+            Err(error @ (Error::Corrupt(_) | Error::NotFound(_))) if layer.record().refuted.is_none() => {
+                Err(self.inner.give_up(&layer, &error).await)
+            }
+            other => other,
+        }
     }
 
-    async fn unmount(&self, _: &LayerKey, target: &Path) -> Result<(), Error> {
-        self.parts.mounter.unmount(target).await
+    async fn unmount(&self, key: &LayerKey, target: &Path) -> Result<(), Error> {
+        match self.inner.find(key) {
+            Some(layer) => layer.unmount(target).await,
+            // Left by a former daemon.
+            None if is_mount_point(target) => self.inner.node.mounter.unmount(target).await,
+            None => Ok(()),
+        }
     }
 
-    async fn usage(&self, _: &LayerKey) -> Result<Usage, Error> {
-        Err(self.later())
+    async fn usage(&self, key: &LayerKey) -> Result<Usage, Error> {
+        self.inner.get(key)?.usage().await
     }
 
-    async fn remove(&self, _: &LayerKey) -> Result<(), Error> {
-        Err(self.later())
+    async fn remove(&self, key: &LayerKey) -> Result<(), Error> {
+        let _held = self.inner.gate(key).await;
+        let layer = self.inner.layers().remove(key);
+        match layer {
+            Some(layer) => layer.dispose().await,
+            None => {
+                let dir = self.inner.dir.join(&key.0);
+                blocking(move || files::delete(&dir)).await
+            }
+        }
     }
 
-    async fn restore(&self, _: &[LayerKey]) -> Result<(), Error> {
-        Ok(())
+    async fn restore(&self, wanted: &[LayerKey]) -> Result<(), Error> {
+        let (inner, wanted) = (Arc::clone(&self.inner), wanted.to_vec());
+        blocking(move || inner.take_inventory(&wanted)).await
     }
 
-    async fn shutdown(&self) {}
+    async fn shutdown(&self) {
+        let layers: Vec<Arc<Layer>> = self.inner.layers().values().cloned().collect();
+        for layer in layers {
+            layer.stop();
+        }
+        let stopped = async {
+            self.inner.node.tasks.wait().await;
+            self.inner.node.fetch.tasks.wait().await;
+        };
+        if tokio::time::timeout(SHUTDOWN_WAIT, stopped).await.is_err() {
+            warn!("some downloads don't stop: what they have written is looked at again after the start");
+        }
+    }
 }

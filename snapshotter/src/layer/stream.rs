@@ -39,6 +39,12 @@ impl Stream {
         Ok(Self { file })
     }
 
+    /// A stream in any file.
+    #[cfg(test)]
+    pub(crate) fn of(file: File) -> Self {
+        Self { file }
+    }
+
     /// Reads the bytes at `offset`; what lies behind the end of the file is zero.
     pub(crate) fn read(&self, offset: u64, mut buf: &mut [u8]) -> io::Result<()> {
         let mut offset = offset;

@@ -10,5 +10,6 @@ mod client;
 mod protocol;
 mod server;
 
+pub use calls::is_mount_point;
 pub use client::{Helper, Mounter};
 pub use server::run;

@@ -1,7 +1,7 @@
 //! What daemon and helper say to each other: requests and replies as JSON, each behind its length (32 bits, little
 //! endian). Replies come in any order; the number says which request they answer.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -71,11 +71,6 @@ pub(super) fn read<T: DeserializeOwned>(from: &mut impl Read) -> io::Result<Opti
     let mut body = vec![0; len as usize];
     from.read_exact(&mut body)?;
     serde_json::from_slice(&body).map(Some).map_err(io::Error::other)
-}
-
-/// Sends a message.
-pub(super) fn write(to: &mut impl Write, message: &impl Serialize) -> io::Result<()> {
-    to.write_all(&encode(message)?)
 }
 
 #[cfg(test)]

@@ -1,0 +1,177 @@
+//! Compares what an index says of files with what the layer itself says: the tar headers in a span's bytes.
+//!
+//! Needed for indexes of version 1, which anybody may have attached to an image. Of each entry only a hash is kept (16
+//! bytes of SHA-256), of name, type, size, mode, owner, link target, device numbers and extended attributes.
+//!
+//! A header that lies in two spans is put together from both, whichever comes first. No I/O here.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
+use sha2::{Digest as _, Sha256};
+use spandrel_ztoc::tar::{TarRules, TarWalk};
+use spandrel_ztoc::{Entry, Ztoc};
+
+use super::limits::MAX_HEADER_LEN;
+
+const BLOCK: u64 = 512;
+
+/// Key of an extended attribute among an entry's PAX records.
+const XATTR: &[u8] = b"SCHILY.xattr.";
+
+/// How much of a hash is kept.
+const HASH_LEN: usize = 16;
+
+type Hash = [u8; HASH_LEN];
+
+/// One entry's header with its extension blocks.
+#[derive(Debug, Clone, Copy)]
+struct Region {
+    start: u64,
+    end: u64,
+    /// Length of the data behind it.
+    size: u64,
+    hash: Hash,
+}
+
+/// Pieces of one header, each with its offset in the stream.
+type Pieces = Vec<(u64, Vec<u8>)>;
+
+/// The headers of a layer's entries, as its index says they are.
+#[derive(Debug)]
+pub(crate) struct Headers {
+    /// In order, without overlap.
+    regions: Vec<Region>,
+    /// Of headers that lie in several spans: what has come of them.
+    pieces: Mutex<HashMap<usize, Pieces>>,
+}
+
+impl Headers {
+    /// The headers of the entries of `ztoc`, which has been checked.
+    ///
+    /// # Errors
+    /// When a header is longer than is compared.
+    pub(crate) fn new(ztoc: &Ztoc) -> Result<Self, String> {
+        let mut order: Vec<&Entry> = ztoc.entries.iter().collect();
+        order.sort_by_key(|entry| entry.offset);
+        let mut regions = Vec::with_capacity(order.len());
+        let mut start = 0;
+        for entry in order {
+            if start > entry.offset || entry.offset - start > MAX_HEADER_LEN {
+                let name = String::from_utf8_lossy(&entry.name);
+                return Err(format!(
+                    "the header of {name:?} can't lie between bytes {start} and {}",
+                    entry.offset
+                ));
+            }
+            regions.push(Region { start, end: entry.offset, size: entry.size, hash: hash(entry) });
+            start = entry.offset.saturating_add(entry.size).next_multiple_of(BLOCK);
+        }
+        Ok(Self { regions, pieces: Mutex::default() })
+    }
+
+    /// Compares the headers in `bytes`, which lie at `offset` of the stream and have come (or were found) just now.
+    ///
+    /// # Errors
+    /// Says what the layer has and the index doesn't.
+    pub(crate) fn accept(&self, offset: u64, bytes: &[u8]) -> Result<(), String> {
+        let span = offset..offset + bytes.len() as u64;
+        let first = self.regions.partition_point(|region| region.end <= span.start);
+        for (index, region) in self.regions.iter().enumerate().skip(first) {
+            if region.start >= span.end {
+                break;
+            }
+            let within = region.start.max(span.start)..region.end.min(span.end);
+            let piece = slice(bytes, span.start, &within);
+            if within == (region.start..region.end) {
+                compare(region, piece)?;
+            } else if let Some(whole) = self.put_together(index, region, within.start, piece) {
+                compare(region, &whole)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps a piece of a header; the whole when this was the last one missing.
+    fn put_together(&self, index: usize, region: &Region, at: u64, piece: &[u8]) -> Option<Vec<u8>> {
+        let mut all = self.pieces.lock().unwrap_or_else(PoisonError::into_inner);
+        let pieces = all.entry(index).or_default();
+        // The same again, after a write that failed.
+        if !pieces.iter().any(|(have, _)| *have == at) {
+            pieces.push((at, piece.to_vec()));
+        }
+        let have: usize = pieces.iter().map(|(_, bytes)| bytes.len()).sum();
+        if have as u64 != region.end - region.start {
+            return None;
+        }
+        let mut pieces = all.remove(&index)?;
+        pieces.sort_unstable_by_key(|(at, _)| *at);
+        Some(pieces.into_iter().flat_map(|(_, bytes)| bytes).collect())
+    }
+}
+
+/// The part `within` of `bytes`, which lie at `start`; it lies in them.
+fn slice<'a>(bytes: &'a [u8], start: u64, within: &Range<u64>) -> &'a [u8] {
+    let index = |at: u64| usize::try_from(at - start).expect("an index into a slice");
+    &bytes[index(within.start)..index(within.end)]
+}
+
+fn compare(region: &Region, header: &[u8]) -> Result<(), String> {
+    let at = region.start;
+    match parse(header, region.size) {
+        Ok(entry) if hash(&entry) == region.hash => Ok(()),
+        Ok(entry) => Err(format!(
+            "the tar header at byte {at} of the stream describes {:?} differently from the index",
+            String::from_utf8_lossy(&entry.name)
+        )),
+        Err(what) => {
+            Err(format!("the index has a file where the layer has none, at byte {at} of the stream: {what}"))
+        }
+    }
+}
+
+/// The one entry whose header, with everything that belongs to it, is `header`. It is followed by `size` bytes of data if
+/// the index is right; the walk skips them without looking.
+fn parse(header: &[u8], size: u64) -> Result<Entry, String> {
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    let text = |error: spandrel_ztoc::tar::TarError| error.to_string();
+    let mut walk = TarWalk::new(TarRules::Fill);
+    walk.push(header).map_err(text)?;
+    // The data, padded, and the two blocks that end an archive.
+    let mut left = size.next_multiple_of(BLOCK) + 2 * BLOCK;
+    while left > 0 {
+        let len = usize::try_from(left).map_or(ZEROS.len(), |left| left.min(ZEROS.len()));
+        walk.push(&ZEROS[..len]).map_err(text)?;
+        left -= len as u64;
+    }
+    let mut entries = walk.finish().map_err(text)?.entries;
+    match (entries.pop(), entries.is_empty()) {
+        (Some(entry), true) if entry.offset == header.len() as u64 => Ok(entry),
+        _ => Err("the header ends elsewhere".to_owned()),
+    }
+}
+
+/// A hash of all that is compared.
+fn hash(entry: &Entry) -> Hash {
+    let mut hasher = Sha256::new();
+    let mut field = |bytes: &[u8]| {
+        hasher.update((bytes.len() as u64).to_le_bytes());
+        hasher.update(bytes);
+    };
+    field(&entry.name);
+    field(entry.kind.name().as_bytes());
+    field(&entry.size.to_le_bytes());
+    field(&(entry.mode & 0o7777).to_le_bytes());
+    field(&entry.uid.to_le_bytes());
+    field(&entry.gid.to_le_bytes());
+    field(&entry.linkname);
+    field(&entry.devmajor.to_le_bytes());
+    field(&entry.devminor.to_le_bytes());
+    for (key, value) in entry.pax.iter().filter(|(key, _)| key.starts_with(XATTR)) {
+        field(key);
+        field(value);
+    }
+    let whole = hasher.finalize();
+    std::array::from_fn(|index| whole[index])
+}

@@ -1,0 +1,255 @@
+//! Fills a layer in full: its blob is downloaded, hashed, inflated, hashed again and walked as it passes, and written to
+//! the stream, once and in order. What comes out is complete and checked, or nothing.
+
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::{Buf as _, Bytes};
+use spandrel_ztoc::tar::{TarError, TarRules, TarWalk, Toc};
+use spandrel_ztoc::tree::Tree;
+use spandrel_ztoc::unpack::{LayerFormat, StreamReader};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::hash::Hasher;
+use super::lazy::{STREAM, TABLE};
+use super::record::{Record, Stage};
+use super::stream::Stream;
+use super::{files, table, unpack};
+use crate::Error;
+use crate::fetch::{BlobSource, SourceError};
+use crate::metrics::Metrics;
+
+/// Pieces that may wait to be inflated: some 16 KiB each, so that neither side waits for the other at every piece.
+const PIECES: usize = 64;
+
+/// How much of the stream is written at a time, in bytes: long enough that the system calls cost nothing.
+const WRITE_LEN: usize = 512 << 10;
+
+/// Longest stream, in bytes.
+const MAX_STREAM_LEN: u64 = spandrel_ztoc::limits::MAX_STREAM_LEN;
+
+/// Fills the layer of `record` in the directory `dir`; gives the record of what is there now, which was saved.
+///
+/// # Errors
+/// [`Error::Unavailable`] when the blob can't be had or `stop` was cancelled, [`Error::Corrupt`] when it isn't what its
+/// digest or the image says, [`Error::NoSpace`] when the disk is full. The stream's bytes are given up then.
+pub(super) async fn fill(
+    source: Arc<dyn BlobSource>,
+    record: Record,
+    dir: &Path,
+    stop: CancellationToken,
+    metrics: &Metrics,
+) -> Result<Record, Error> {
+    let (sender, receiver) = mpsc::channel(PIECES);
+    let (work_dir, work_stop) = (dir.to_path_buf(), stop.clone());
+    let name = format!("layer {} of {}", record.digest, record.repository());
+    let size = record.size;
+    let pouring = tokio::task::spawn_blocking(move || {
+        let poured = pour(receiver, record, &work_dir, &work_stop);
+        if poured.is_err() {
+            // What was written is of no use: the next try begins anew. The file itself may not even be there.
+            Stream::create(&work_dir.join(STREAM), 0).ok();
+        }
+        poured
+    });
+    let downloaded = tokio::select! {
+        biased;
+        () = stop.cancelled() => Err(Error::Unavailable(format!("{name}: the download was stopped"))),
+        downloaded = download(source, size, sender, metrics) => downloaded.map_err(Error::from),
+    };
+    let poured =
+        pouring.await.unwrap_or_else(|error| Err(Error::Internal(format!("{name}: a task failed: {error}"))));
+    // Where the download failed, what was made of half a blob says nothing.
+    downloaded?;
+    poured
+}
+
+/// Hands the whole blob to `sender`; that nobody takes it any more is no error of this side.
+async fn download(
+    source: Arc<dyn BlobSource>,
+    size: u64,
+    sender: mpsc::Sender<Bytes>,
+    metrics: &Metrics,
+) -> Result<(), SourceError> {
+    if size == 0 {
+        return Ok(());
+    }
+    let asked = tokio::time::Instant::now();
+    let mut answer = source.open(0..size).await?;
+    while let Some(bytes) = answer.next().await? {
+        metrics.fetched_bytes.inc_by(bytes.len() as u64);
+        if sender.send(bytes).await.is_err() {
+            return Ok(());
+        }
+    }
+    metrics.fetch_seconds.observe(asked.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// The blob as a reader, hashed in passing.
+struct Blob {
+    pieces: mpsc::Receiver<Bytes>,
+    current: Bytes,
+    hasher: Hasher,
+    len: u64,
+}
+
+impl Read for Blob {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        while self.current.is_empty() {
+            match self.pieces.blocking_recv() {
+                Some(piece) => {
+                    self.hasher.update(&piece);
+                    self.len += piece.len() as u64;
+                    self.current = piece;
+                }
+                None => return Ok(0),
+            }
+        }
+        let len = buf.len().min(self.current.len());
+        self.current.copy_to_slice(&mut buf[..len]);
+        Ok(len)
+    }
+}
+
+/// What is read of the blob's beginning to see how it is packed, put before the rest.
+type Whole = io::Chain<io::Cursor<Vec<u8>>, Blob>;
+
+fn pour(
+    pieces: mpsc::Receiver<Bytes>,
+    mut record: Record,
+    dir: &Path,
+    stop: &CancellationToken,
+) -> Result<Record, Error> {
+    let name = format!("layer {} of {}", record.digest, record.repository());
+    let path = dir.join(STREAM);
+    let stream = Stream::create(&path, 0).map_err(|e| files::failed("make", &path, &e))?;
+    let mut blob =
+        Blob { pieces, current: Bytes::new(), hasher: Hasher::like(&record.digest), len: 0 };
+    let mut head = Vec::new();
+    // A channel doesn't fail.
+    (&mut blob).take(4).read_to_end(&mut head).map_err(|e| Error::Internal(format!("{name}: {e}")))?;
+    // As containerd does: the first bytes say how it is packed, whatever the media type says.
+    let format = LayerFormat::of_first_bytes(&head);
+    let mut whole: Whole = Read::chain(io::Cursor::new(head), blob);
+    let poured = inflate(&mut whole, format, &stream, &path, &record, stop)?;
+    let (_, mut blob) = whole.into_inner();
+    // What the decoder had no use for belongs to the blob all the same.
+    io::copy(&mut blob, &mut io::sink()).map_err(|e| Error::Internal(format!("{name}: {e}")))?;
+    let corrupt = |what: String| Error::Corrupt(format!("{name}: {what}"));
+    let found = blob.hasher.finish();
+    if blob.len != record.size || found != record.digest.as_str() {
+        return Err(corrupt(format!("what came has {} bytes and the digest {found}", blob.len)));
+    }
+    if poured.digest != record.diff_id.as_str() {
+        return Err(corrupt(format!(
+            "its tar has the digest {}, the image says {} (diff ID)",
+            poured.digest, record.diff_id
+        )));
+    }
+    record.stream_len = poured.len;
+    record.verified = true;
+    stream.set_len(poured.len).map_err(|e| files::failed("write", &path, &e))?;
+    finish(&stream, poured, &mut record, dir, stop)?;
+    record.save(dir)?;
+    Ok(record)
+}
+
+/// What came out of a blob.
+struct Poured {
+    len: u64,
+    digest: String,
+    toc: Result<Toc, TarError>,
+}
+
+fn inflate(
+    blob: &mut Whole,
+    format: LayerFormat,
+    stream: &Stream,
+    path: &Path,
+    record: &Record,
+    stop: &CancellationToken,
+) -> Result<Poured, Error> {
+    let bad = |error: io::Error| {
+        let what = format!("layer {} of {}: {error}", record.digest, record.repository());
+        match error.kind() {
+            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => Error::Corrupt(what),
+            _ => Error::Internal(what),
+        }
+    };
+    let mut reader = StreamReader::new(blob, format).map_err(bad)?;
+    let mut hasher = Hasher::like(&record.diff_id);
+    let mut walk = Ok(TarWalk::new(TarRules::Fill));
+    let mut buffer = vec![0; WRITE_LEN];
+    let mut len = 0;
+    loop {
+        if stop.is_cancelled() {
+            return Err(Error::Unavailable("stopped".to_owned()));
+        }
+        let filled = read_full(&mut reader, &mut buffer).map_err(bad)?;
+        if filled == 0 {
+            break;
+        }
+        let bytes = &buffer[..filled];
+        hasher.update(bytes);
+        // What can't be in a table may still be unpacked: the stream is completed in any case.
+        walk = walk.and_then(|mut walk| walk.push(bytes).map(|()| walk));
+        stream.write(len, bytes).map_err(|e| files::failed("write", path, &e))?;
+        len += filled as u64;
+        if len > MAX_STREAM_LEN {
+            let what = format!("its tar has over {MAX_STREAM_LEN} bytes");
+            return Err(bad(io::Error::new(io::ErrorKind::InvalidData, what)));
+        }
+    }
+    Ok(Poured { len, digest: hasher.finish(), toc: walk.and_then(TarWalk::finish) })
+}
+
+/// Reads until `buffer` is full or nothing more comes.
+fn read_full(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match reader.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(len) => filled += len,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(filled)
+}
+
+/// Makes a table over the complete stream, or unpacks what can't have one.
+fn finish(
+    stream: &Stream,
+    poured: Poured,
+    record: &mut Record,
+    dir: &Path,
+    stop: &CancellationToken,
+) -> Result<(), Error> {
+    let beyond = match poured.toc {
+        Ok(toc) => match Tree::new(&toc.entries, poured.len) {
+            Ok(tree) => match table::build(&tree, poured.len) {
+                Ok(table) => {
+                    stream.sync().map_err(|e| files::failed("write", &dir.join(STREAM), &e))?;
+                    files::replace(&dir.join(TABLE), &table)?;
+                    record.stage = Stage::Complete;
+                    return Ok(());
+                }
+                Err(error) => error.to_string(),
+            },
+            Err(error) => error.to_string(),
+        },
+        Err(error @ TarError::Unsupported { .. }) => error.to_string(),
+        Err(error) => {
+            let what = format!("layer {} of {}: {error}", record.digest, record.repository());
+            return Err(Error::Corrupt(what));
+        }
+    };
+    tracing::info!(layer = %record.digest, beyond, "can't be in a table: unpacking it into a directory");
+    unpack::unpack(&dir.join(STREAM), poured.len, dir, stop)
+        .map_err(|error| unpack::named(error, &format!("layer {} of {}", record.digest, record.repository())))?;
+    record.stage = Stage::Unpacked;
+    Ok(())
+}

@@ -1,0 +1,170 @@
+//! A layer with an index: its files are made from the zTOC alone, its stream is filled as it is read.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use spandrel_ztoc::tree::Tree;
+use spandrel_ztoc::unpack::LayerFormat;
+use spandrel_ztoc::{Compression, Sha256Digest, SpanTable, WindowMap, Ztoc};
+
+use super::bitmap::Bitmap;
+use super::files;
+use super::record::{Record, Stage};
+use super::stream::Stream;
+use super::table;
+use crate::Error;
+use crate::device::{Backing, ReadReply};
+use crate::fetch::{BlobSource, Files, Headers, Shared, Spans};
+
+/// Longest zTOC that is read back from the disk.
+const MAX_ZTOC_LEN: u64 = spandrel_ztoc::limits::MAX_ZTOC_LEN;
+
+/// Names of a layer's files.
+pub(super) const STREAM: &str = "stream";
+pub(super) const TABLE: &str = "table";
+const BITMAP: &str = "bitmap";
+const ZTOC: &str = "ztoc";
+
+/// Why a zTOC isn't used; the layer is filled in full then.
+#[derive(Debug)]
+pub(crate) struct Unfit {
+    /// For the metric.
+    pub reason: &'static str,
+    /// For the log.
+    pub what: String,
+}
+
+/// A zTOC that was looked at.
+struct Decoded {
+    ztoc: Ztoc,
+    windows: WindowMap,
+    spans: SpanTable,
+}
+
+fn decode(bytes: &[u8], record: &Record) -> Result<Decoded, Unfit> {
+    let unfit = |reason, what: String| Unfit { reason, what };
+    let (ztoc, windows) =
+        Ztoc::decode_without_windows(bytes).map_err(|e| unfit("ztoc-invalid", e.to_string()))?;
+    if ztoc.compressed_size != record.size {
+        let what = format!("it is of a blob of {} bytes, the layer has {}", ztoc.compressed_size, record.size);
+        return Err(unfit("ztoc-mismatch", what));
+    }
+    let spans = SpanTable::new(&ztoc).map_err(|e| unfit("ztoc-invalid", e.to_string()))?;
+    // Docker's media type for plain tar is also put on compressed layers: only what can't be is refused.
+    let format = LayerFormat::of_media_type(&record.media_type);
+    match (ztoc.compression, format) {
+        (Compression::Gzip, Some(LayerFormat::Gzip | LayerFormat::Tar))
+        | (Compression::Uncompressed, Some(LayerFormat::Tar)) => Ok(Decoded { ztoc, windows, spans }),
+        (compression, _) => {
+            let what = format!("it is of a blob of kind {compression:?}, the layer is {}", record.media_type);
+            Err(unfit("ztoc-mismatch", what))
+        }
+    }
+}
+
+/// Makes the files of a layer in the empty directory `dir` from its zTOC. `record` is completed and saved, last.
+///
+/// # Errors
+/// [`Unfit`] inside when the zTOC can't be used; outside when the disk fails.
+pub(super) fn create(dir: &Path, bytes: &[u8], record: &mut Record) -> Result<Result<(), Unfit>, Error> {
+    let decoded = match decode(bytes, record) {
+        Ok(decoded) => decoded,
+        Err(unfit) => return Ok(Err(unfit)),
+    };
+    let stream_len = decoded.ztoc.uncompressed_size;
+    let tree = match Tree::new(&decoded.ztoc.entries, stream_len) {
+        Ok(tree) => tree,
+        Err(error) => return Ok(Err(Unfit { reason: "ztoc-tree", what: error.to_string() })),
+    };
+    if record.check_headers
+        && let Err(what) = Headers::new(&decoded.ztoc)
+    {
+        return Ok(Err(Unfit { reason: "ztoc-invalid", what }));
+    }
+    let table = match table::build(&tree, stream_len) {
+        Ok(table) => table,
+        Err(error) => return Ok(Err(Unfit { reason: "ztoc-tree", what: error.to_string() })),
+    };
+    let spans = u32::try_from(decoded.spans.len()).unwrap_or(u32::MAX); // MAX_SPANS fits 32 bits
+    files::replace(&dir.join(ZTOC), bytes)?;
+    files::replace(&dir.join(TABLE), &table)?;
+    let (stream, bitmap) = (dir.join(STREAM), dir.join(BITMAP));
+    Stream::create(&stream, stream_len).map_err(|e| files::failed("make", &stream, &e))?;
+    Bitmap::create(&bitmap, spans).map_err(|e| files::failed("make", &bitmap, &e))?;
+    record.stage = Stage::Indexed;
+    record.stream_len = stream_len;
+    record.save(dir)?;
+    Ok(Ok(()))
+}
+
+/// Opens the files in `dir`.
+///
+/// # Errors
+/// When they are damaged, or aren't all there.
+pub(super) fn open(
+    dir: &Path,
+    record: &Record,
+    source: Arc<dyn BlobSource>,
+    shared: Arc<Shared>,
+) -> Result<Arc<Spans>, Error> {
+    let path = dir.join(ZTOC);
+    let bytes = files::read(&path, MAX_ZTOC_LEN)?;
+    let damaged = |what: String| Error::Corrupt(format!("{}: {what}", path.display()));
+    // Windows are read from it later without another look.
+    let found = Sha256Digest::of(&bytes).to_string();
+    if record.ztoc.as_ref().map(|digest| digest.as_str()) != Some(found.as_str()) {
+        return Err(damaged(format!("has the digest {found}")));
+    }
+    let decoded = decode(&bytes, record).map_err(|unfit| damaged(unfit.what))?;
+    let headers = if record.check_headers { Some(Headers::new(&decoded.ztoc).map_err(damaged)?) } else { None };
+    let ztoc = File::open(&path).map_err(|e| files::failed("open", &path, &e))?;
+    let (stream, bitmap) = (dir.join(STREAM), dir.join(BITMAP));
+    let spans = u32::try_from(decoded.spans.len()).unwrap_or(u32::MAX);
+    let files = Files {
+        stream: Stream::open(&stream, record.stream_len).map_err(|e| files::failed("open", &stream, &e))?,
+        bitmap: Bitmap::open(&bitmap, spans).map_err(|e| files::failed("open", &bitmap, &e))?,
+        ztoc,
+        windows: decoded.windows,
+    };
+    let name = format!("layer {} of {}", record.digest, record.repository());
+    let opened = Spans::new(name, decoded.spans, files, headers, source, shared);
+    if let Some(what) = &record.refuted {
+        opened.refute(what);
+    }
+    Ok(opened)
+}
+
+/// Answers the device from the spans of a layer.
+pub(super) struct LazyBacking(pub Arc<Spans>);
+
+impl Backing for LazyBacking {
+    fn read(&self, offset: u64, len: usize, reply: ReadReply) {
+        if let Some(bytes) = self.0.read_present(offset, len) {
+            return reply.data(&bytes);
+        }
+        let spans = Arc::clone(&self.0);
+        self.0.runtime().spawn(async move {
+            match spans.read(offset, len).await {
+                Ok(bytes) => reply.data(&bytes),
+                Err(error) => reply.fail(&error),
+            }
+        });
+    }
+}
+
+/// Answers the device from a stream that is complete.
+pub(super) struct WholeBacking(pub Stream);
+
+impl Backing for WholeBacking {
+    fn read(&self, offset: u64, len: usize, reply: ReadReply) {
+        let mut bytes = vec![0; len];
+        match self.0.read(offset, &mut bytes) {
+            Ok(()) => reply.data(&bytes),
+            Err(error) => {
+                tracing::error!(%error, offset, "a layer's stream can't be read");
+                reply.fail(&Error::Internal(format!("read a layer's stream: {error}")));
+            }
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! What all layers of the node share.
+
+use std::fmt;
+use std::sync::Arc;
+
+use spandrel_registry::{Digest, Repository};
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+use super::options::StoreOptions;
+use crate::device::Device;
+use crate::fetch::{BlobSource, Settings, Shared};
+use crate::metrics::Metrics;
+use crate::mounter::Mounter;
+
+/// Where a layer's blob is read from; tests put doubles in its place.
+pub(crate) type Sources = Arc<dyn Fn(&Repository, &Digest) -> Arc<dyn BlobSource> + Send + Sync>;
+
+/// The shared parts.
+pub(crate) struct Node {
+    pub options: StoreOptions,
+    pub device: Arc<Device>,
+    pub mounter: Arc<Mounter>,
+    pub metrics: Arc<Metrics>,
+    pub sources: Sources,
+    /// Limits and counters of span fetching.
+    pub fetch: Arc<Shared>,
+    /// Turns of whole-layer downloads.
+    pub downloads: Semaphore,
+    /// Work that goes on by itself.
+    pub tasks: TaskTracker,
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl Node {
+    pub(crate) fn new(
+        options: StoreOptions,
+        device: Arc<Device>,
+        mounter: Arc<Mounter>,
+        metrics: Arc<Metrics>,
+        sources: Sources,
+    ) -> Arc<Self> {
+        let settings = Settings {
+            max_fetches: options.max_fetches,
+            memory_budget: options.memory_budget,
+            read_timeout: options.read_timeout,
+            failure_memory: options.failure_memory,
+        };
+        let tasks = TaskTracker::new();
+        // A closed tracker still takes tasks; it can be waited for.
+        tasks.close();
+        Arc::new(Self {
+            fetch: Shared::new(&settings, Arc::clone(&metrics)),
+            downloads: Semaphore::new(options.eager_downloads.clamp(1, Semaphore::MAX_PERMITS)),
+            tasks,
+            options,
+            device,
+            mounter,
+            metrics,
+            sources,
+        })
+    }
+}

@@ -1,0 +1,377 @@
+//! One layer: what state it is in, what is mounted of it, and the steps from one state to the next.
+//!
+//! `lazy` and `fill` know how files come to be; `store` knows which layers there are.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use super::lazy::{LazyBacking, STREAM, TABLE, WholeBacking};
+use super::node::Node;
+use super::record::{Record, Stage};
+use super::stream::Stream;
+use super::{LayerKey, Ready, Usage, fill, files, lazy, unpack, verify};
+use crate::Error;
+use crate::device::Backing;
+use crate::fetch::{Spans, blocking};
+use crate::mounter::is_mount_point;
+
+/// How long an unmount is waited for before reads that are under way are failed to let it go on: longer than any unmount
+/// that nothing holds up.
+const UNMOUNT_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How a fill ended, for those who wait for it.
+type FillState = watch::Receiver<Option<Result<(), Error>>>;
+
+/// A layer.
+#[derive(Debug)]
+pub(super) struct Layer {
+    key: LayerKey,
+    dir: PathBuf,
+    node: Arc<Node>,
+    record: Mutex<Record>,
+    /// The last fill, if there was one.
+    fill: Mutex<Option<FillState>>,
+    /// The spans of a lazy layer, once it is open.
+    spans: OnceLock<Arc<Spans>>,
+    /// Held while the layer is opened or mounted.
+    gate: tokio::sync::Mutex<()>,
+    /// Where it is mounted.
+    targets: Mutex<HashSet<PathBuf>>,
+    stop: CancellationToken,
+    /// Whether containerd has asked for it.
+    claimed: AtomicBool,
+    /// Whether somebody looks whether it is ever claimed.
+    watched: AtomicBool,
+    unpacked_usage: OnceLock<Usage>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No code panics while holding one of these.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Layer {
+    /// A layer whose files are in `dir` as `record` says.
+    pub(super) fn new(key: LayerKey, dir: PathBuf, record: Record, node: Arc<Node>) -> Arc<Self> {
+        Arc::new(Self {
+            key,
+            dir,
+            node,
+            record: Mutex::new(record),
+            fill: Mutex::default(),
+            spans: OnceLock::new(),
+            gate: tokio::sync::Mutex::default(),
+            targets: Mutex::default(),
+            stop: CancellationToken::new(),
+            claimed: AtomicBool::new(false),
+            watched: AtomicBool::new(false),
+            unpacked_usage: OnceLock::new(),
+        })
+    }
+
+    /// What is known of it.
+    pub(super) fn record(&self) -> Record {
+        lock(&self.record).clone()
+    }
+
+    /// Its name.
+    pub(super) fn key(&self) -> &LayerKey {
+        &self.key
+    }
+
+    /// Whether nobody looks yet whether it is ever claimed; from now on somebody does.
+    pub(super) fn watch_once(&self) -> bool {
+        !self.watched.swap(true, Ordering::AcqRel)
+    }
+
+    /// Waits until it is stopped.
+    pub(super) async fn stopped(&self) {
+        self.stop.cancelled().await;
+    }
+
+    /// containerd has asked for it.
+    pub(super) fn claim(&self) {
+        self.claimed.store(true, Ordering::Release);
+    }
+
+    /// Whether containerd has asked for it.
+    pub(super) fn is_claimed(&self) -> bool {
+        self.claimed.load(Ordering::Acquire)
+    }
+
+    /// Begins to fill a layer that is to be filled in full, unless that is under way or done.
+    pub(super) fn begin(self: &Arc<Self>) -> Option<FillState> {
+        let mut fill = lock(&self.fill);
+        if lock(&self.record).stage != Stage::Filling {
+            return None;
+        }
+        if let Some(state) = fill.as_ref().filter(|state| state.borrow().is_none() && state.has_changed().is_ok()) {
+            return Some(state.clone());
+        }
+        let (sender, state) = watch::channel(None);
+        *fill = Some(state.clone());
+        let this = Arc::clone(self);
+        self.node.tasks.spawn(async move {
+            let result = this.fill().await;
+            if let Err(error) = &result {
+                warn!(layer = this.key.0, %error, "the layer could not be filled");
+            }
+            sender.send_replace(Some(result));
+        });
+        Some(state)
+    }
+
+    async fn fill(&self) -> Result<(), Error> {
+        let stopped = || Error::Unavailable(format!("layer {}: the download was stopped", self.key.0));
+        let _turn = tokio::select! {
+            biased;
+            () = self.stop.cancelled() => return Err(stopped()),
+            turn = self.node.downloads.acquire() => turn.expect("this semaphore is never closed"),
+        };
+        let record = self.record();
+        let source = (self.node.sources)(&record.repository(), &record.digest);
+        let filled = fill::fill(source, record, &self.dir, self.stop.clone(), &self.node.metrics).await;
+        match filled {
+            Ok(record) => {
+                info!(layer = self.key.0, len = record.stream_len, stage = ?record.stage, "filled");
+                *lock(&self.record) = record;
+                self.node.metrics.fill("eager");
+                Ok(())
+            }
+            Err(_) if self.stop.is_cancelled() => Err(stopped()),
+            Err(error) => {
+                self.node.metrics.error(crate::service::status::class(&error));
+                Err(error)
+            }
+        }
+    }
+
+    /// Waits until it can be mounted.
+    ///
+    /// # Errors
+    /// Why it couldn't be filled; the next call tries again.
+    pub(super) async fn ready(self: &Arc<Self>) -> Result<Ready, Error> {
+        if let Some(mut state) = self.begin() {
+            match state.wait_for(Option::is_some).await {
+                Ok(result) => result.clone().unwrap_or(Ok(()))?,
+                Err(_) => return Err(Error::Internal(format!("layer {}: its fill vanished", self.key.0))),
+            }
+        }
+        match self.record().stage {
+            Stage::Unpacked => Ok(Ready::Unpacked),
+            Stage::Indexed => {
+                self.open().await?;
+                Ok(Ready::Mountable)
+            }
+            Stage::Complete => Ok(Ready::Mountable),
+            Stage::Filling => Err(Error::Unavailable(format!("layer {} isn't filled", self.key.0))),
+        }
+    }
+
+    /// Opens a lazy layer's files, unless they are.
+    async fn open(self: &Arc<Self>) -> Result<Arc<Spans>, Error> {
+        if let Some(spans) = self.spans.get() {
+            return Ok(Arc::clone(spans));
+        }
+        let _held = self.gate.lock().await;
+        self.open_held().await
+    }
+
+    async fn open_held(self: &Arc<Self>) -> Result<Arc<Spans>, Error> {
+        if let Some(spans) = self.spans.get() {
+            return Ok(Arc::clone(spans));
+        }
+        let (dir, record, node) = (self.dir.clone(), self.record(), Arc::clone(&self.node));
+        let source = (self.node.sources)(&record.repository(), &record.digest);
+        let spans =
+            blocking(move || lazy::open(&dir, &record, source, Arc::clone(&node.fetch))).await?;
+        if self.stop.is_cancelled() {
+            spans.close();
+        }
+        if self.spans.set(Arc::clone(&spans)).is_ok() {
+            let this = Arc::clone(self);
+            let spans = Arc::clone(&spans);
+            self.node.tasks.spawn(async move { this.verify_when_complete(&spans).await });
+        }
+        Ok(spans)
+    }
+
+    /// Compares the whole stream with the diff ID when its last span has come.
+    async fn verify_when_complete(self: &Arc<Self>, spans: &Arc<Spans>) {
+        if self.record().verified {
+            return;
+        }
+        let record = self.record();
+        let source = (self.node.sources)(&record.repository(), &record.digest);
+        let whole = async {
+            spans.completed().await;
+            verify::whole_stream(spans, &record, source).await
+        };
+        let digest = tokio::select! {
+            biased;
+            () = self.stop.cancelled() => return,
+            digest = whole => digest,
+        };
+        match digest {
+            Ok(digest) if digest == record.diff_id.as_str() => {
+                debug!(layer = self.key.0, "the complete stream is what the image says");
+                self.change(|record| record.verified = true).await;
+            }
+            Ok(digest) => {
+                let what = format!("its tar has the digest {digest}, the image says {} (diff ID)", record.diff_id);
+                error!(layer = self.key.0, what, "A LAYER ISN'T WHAT ITS IMAGE SAYS: no new container gets it");
+                self.node.metrics.error("diff-id");
+                self.change(|record| record.refuted = Some(what)).await;
+            }
+            Err(error) => warn!(layer = self.key.0, %error, "the complete stream can't be checked"),
+        }
+    }
+
+    /// Changes the record, in memory and on the disk.
+    async fn change(&self, change: impl FnOnce(&mut Record)) {
+        let record = {
+            let mut record = lock(&self.record);
+            change(&mut record);
+            record.clone()
+        };
+        let dir = self.dir.clone();
+        if let Err(error) = blocking(move || record.save(&dir)).await {
+            warn!(layer = self.key.0, %error, "can't be recorded");
+        }
+    }
+
+    /// Mounts the layer at `target`.
+    ///
+    /// # Errors
+    /// When its files are damaged, it turned out not to be what its image says, or the kernel refuses.
+    pub(super) async fn mount(self: &Arc<Self>, target: &Path) -> Result<(), Error> {
+        let _held = self.gate.lock().await;
+        let record = self.record();
+        if let Some(what) = record.refuted {
+            return Err(Error::Corrupt(format!("layer {}: {what}", self.key.0)));
+        }
+        if lock(&self.targets).contains(target) && is_mount_point(target) {
+            return Ok(());
+        }
+        if is_mount_point(target) {
+            // Left by a former daemon: nothing answers behind it.
+            self.node.mounter.unmount(target).await?;
+        }
+        match record.stage {
+            Stage::Filling => {
+                return Err(Error::FailedPrecondition(format!("layer {} isn't filled yet", self.key.0)));
+            }
+            Stage::Unpacked => self.node.mounter.bind(&self.dir.join(unpack::DIR), target).await?,
+            Stage::Indexed | Stage::Complete => {
+                self.serve(&record).await?;
+                let device = self.node.device.path(&self.key.0);
+                let table = self.dir.join(TABLE);
+                self.node.mounter.erofs(&table, &device, target, self.node.options.directio).await?;
+            }
+        }
+        lock(&self.targets).insert(target.to_path_buf());
+        Ok(())
+    }
+
+    /// Adds the layer's file to the device, unless it is there.
+    async fn serve(self: &Arc<Self>, record: &Record) -> Result<(), Error> {
+        if self.node.device.has(&self.key.0) {
+            return Ok(());
+        }
+        let backing: Arc<dyn Backing> = if record.stage == Stage::Indexed {
+            Arc::new(LazyBacking(self.open_held().await?))
+        } else {
+            let (path, len) = (self.dir.join(STREAM), record.stream_len);
+            let open = move || Stream::open(&path, len).map_err(|e| files::failed("open", &path, &e));
+            Arc::new(WholeBacking(blocking(open).await?))
+        };
+        self.node.device.add(&self.key.0, super::stream::padded(record.stream_len), backing)
+    }
+
+    /// Takes the mount at `target` away.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub(super) async fn unmount(&self, target: &Path) -> Result<(), Error> {
+        let unmount = self.node.mounter.unmount(target);
+        tokio::pin!(unmount);
+        // Pages that a killed reader waited for hold the unmount up until they are answered.
+        let result = loop {
+            if let Ok(result) = tokio::time::timeout(UNMOUNT_PATIENCE, &mut unmount).await {
+                break result;
+            }
+            if let Some(spans) = self.spans.get() {
+                warn!(layer = self.key.0, target = %target.display(), "reads hold up its unmounting: they fail now");
+                spans.interrupt();
+            }
+        };
+        if result.is_ok() {
+            lock(&self.targets).remove(target);
+        }
+        result
+    }
+
+    /// Disk use.
+    ///
+    /// # Errors
+    /// When the files can't be looked at.
+    pub(super) async fn usage(&self) -> Result<Usage, Error> {
+        if let Some(usage) = self.unpacked_usage.get() {
+            return Ok(*usage);
+        }
+        let (dir, unpacked) = (self.dir.clone(), self.record().stage == Stage::Unpacked);
+        let usage = blocking(move || {
+            let (size, inodes) = files::allocated(&dir).map_err(|e| files::failed("look at", &dir, &e))?;
+            Ok(Usage { size, inodes })
+        })
+        .await?;
+        // Nothing changes in there, and walking it at each of containerd's questions is dear.
+        if unpacked {
+            self.unpacked_usage.set(usage).ok();
+        }
+        Ok(usage)
+    }
+
+    /// Stops downloads and fetches; what waits for them fails.
+    pub(super) fn stop(&self) {
+        self.stop.cancel();
+        if let Some(spans) = self.spans.get() {
+            spans.close();
+        }
+    }
+
+    /// Stops everything, waits until nothing writes into the directory any more, and deletes it.
+    ///
+    /// # Errors
+    /// When the files can't be deleted.
+    pub(super) async fn dispose(&self) -> Result<(), Error> {
+        self.stop();
+        let fill = lock(&self.fill).clone();
+        if let Some(mut fill) = fill {
+            // An error means that it ended without a word.
+            fill.wait_for(Option::is_some).await.ok();
+        }
+        let _held = self.gate.lock().await;
+        let targets: Vec<PathBuf> = lock(&self.targets).drain().collect();
+        for target in targets {
+            // The snapshots' side has unmounted them already, as a rule.
+            if is_mount_point(&target)
+                && let Err(error) = self.node.mounter.unmount(&target).await
+            {
+                warn!(layer = self.key.0, target = %target.display(), %error, "a removed layer stays mounted");
+            }
+        }
+        if !self.node.device.remove(&self.key.0, self.node.options.close_patience).await {
+            info!(layer = self.key.0, "a removed layer is still mounted in another mount namespace");
+        }
+        let dir = self.dir.clone();
+        blocking(move || files::delete(&dir)).await
+    }
+}
