@@ -51,6 +51,6 @@ impl Source for Inodes<'_> {
 
 /// The table of `tree`, whose data lie in a stream of `stream_len` bytes.
 pub(crate) fn build(tree: &Tree, stream_len: u64) -> Result<Vec<u8>, Error> {
-    let options = Options { device_len: stream_len, opaque: OpaqueXattr::Trusted, uuid: [0; 16] };
+    let options = Options { device_len: stream_len, opaque: OpaqueXattr::Trusted };
     spandrel_erofs::write(&Inodes(tree), &options).map_err(|e| Error::Internal(e.to_string()))
 }
