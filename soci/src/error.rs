@@ -61,6 +61,26 @@ pub enum Error {
         /// Digest of what came.
         got: String,
     },
+    /// The bytes of a span aren't those that the zTOC was made of.
+    #[error(
+        "span {span} of layer {layer} from {name}: its bytes have the digest {got}, the zTOC says {want}; \
+         either the zTOC is of another layer, or the bytes were changed"
+    )]
+    Span {
+        /// Digest of the layer.
+        layer: String,
+        /// Where it came from.
+        name: String,
+        /// Number of the span.
+        span: u32,
+        /// Digest of what came.
+        got: String,
+        /// Digest that the zTOC has.
+        want: String,
+    },
+    /// What was read can't be written where it should go.
+    #[error("writing the output: {0}")]
+    Output(#[source] std::io::Error),
     /// A file of a store or a layer.
     #[error("{what} {path}: {source}", path = .path.display())]
     File {

@@ -4,6 +4,7 @@
 mod blob_reader;
 pub mod build;
 mod error;
+pub mod file;
 pub mod find;
 pub mod gojson;
 pub mod image;
@@ -12,7 +13,9 @@ pub mod limits;
 pub mod platform;
 pub mod push;
 pub mod source;
+pub mod store;
 #[cfg(test)]
 mod testing;
+pub mod time;
 
 pub use error::Error;

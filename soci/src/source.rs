@@ -1,19 +1,34 @@
 //! Where images come from: a registry (more in later issues). What is asked of a source is here; what it means is
 //! `find`'s, `image`'s and `build`'s.
 
+use std::io::{self, SeekFrom};
+use std::ops::Range;
+use std::path::PathBuf;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use spandrel_registry::{Body, Client, Digest, FetchedManifest, Repository};
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 
 use crate::Error;
 use crate::index::Version;
 
-/// A place that has images, one repository of it.
+/// A place that has blobs.
 #[async_trait]
-pub trait ImageSource: Send + Sync + std::fmt::Debug {
+pub trait BlobSource: Send + Sync + std::fmt::Debug {
     /// The name of the place, for messages: `registry.example/app`.
     fn name(&self) -> String;
 
+    /// The bytes `range` of a blob as they arrive, exactly these; nobody has checked them.
+    ///
+    /// # Errors
+    /// When the blob isn't there or can't be had.
+    async fn blob_range(&self, digest: &Digest, range: Range<u64>) -> Result<Box<dyn BlobStream>, Error>;
+}
+
+/// A place that has images, one repository of it.
+#[async_trait]
+pub trait ImageSource: BlobSource {
     /// The manifest or index that `part`, a tag or a digest, names; checked when `part` is a digest.
     ///
     /// # Errors
@@ -31,16 +46,6 @@ pub trait ImageSource: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// When it isn't there, can't be had or isn't what its digest says.
     async fn blob(&self, digest: &Digest, size: u64) -> Result<Bytes, Error>;
-
-    /// The bytes `range` of a blob as they arrive, exactly these; nobody has checked them.
-    ///
-    /// # Errors
-    /// When the blob isn't there or can't be had.
-    async fn blob_range(
-        &self,
-        digest: &Digest,
-        range: std::ops::Range<u64>,
-    ) -> Result<Box<dyn BlobStream>, Error>;
 }
 
 /// The bytes of a blob as they arrive.
@@ -78,11 +83,18 @@ impl RegistrySource {
 }
 
 #[async_trait]
-impl ImageSource for RegistrySource {
+impl BlobSource for RegistrySource {
     fn name(&self) -> String {
         self.repository.to_string()
     }
 
+    async fn blob_range(&self, digest: &Digest, range: Range<u64>) -> Result<Box<dyn BlobStream>, Error> {
+        Ok(Box::new(self.client.blob_range(&self.repository, digest, range).await?))
+    }
+}
+
+#[async_trait]
+impl ImageSource for RegistrySource {
     async fn manifest(&self, part: &str) -> Result<FetchedManifest, Error> {
         Ok(self.client.manifest(&self.repository, part).await?)
     }
@@ -95,19 +107,68 @@ impl ImageSource for RegistrySource {
     async fn blob(&self, digest: &Digest, size: u64) -> Result<Bytes, Error> {
         Ok(self.client.blob(&self.repository, digest, size).await?)
     }
-
-    async fn blob_range(
-        &self,
-        digest: &Digest,
-        range: std::ops::Range<u64>,
-    ) -> Result<Box<dyn BlobStream>, Error> {
-        Ok(Box::new(self.client.blob_range(&self.repository, digest, range).await?))
-    }
 }
 
 #[async_trait]
 impl BlobStream for Body {
     async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
         Ok(Body::chunk(self).await?)
+    }
+}
+
+/// A layer's blob in a file: its only blob, whatever digest is asked for (whoever reads it checks what came).
+#[derive(Debug, Clone)]
+pub struct LayerFile {
+    path: PathBuf,
+}
+
+impl LayerFile {
+    /// The layer in the file at `path`.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    fn failed(&self, source: io::Error) -> Error {
+        Error::File { what: "reading", path: self.path.clone(), source }
+    }
+}
+
+#[async_trait]
+impl BlobSource for LayerFile {
+    fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    async fn blob_range(&self, _: &Digest, range: Range<u64>) -> Result<Box<dyn BlobStream>, Error> {
+        let mut file = tokio::fs::File::open(&self.path).await.map_err(|error| self.failed(error))?;
+        file.seek(SeekFrom::Start(range.start)).await.map_err(|error| self.failed(error))?;
+        Ok(Box::new(FileStream { file, left: range.end.saturating_sub(range.start), from: self.clone() }))
+    }
+}
+
+/// How much of a file is read at once, in bytes.
+const FILE_PIECE: u64 = 256 << 10;
+
+struct FileStream {
+    file: tokio::fs::File,
+    left: u64,
+    from: LayerFile,
+}
+
+#[async_trait]
+impl BlobStream for FileStream {
+    async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        let mut piece = Vec::new();
+        let read = (&mut self.file).take(self.left.min(FILE_PIECE)).read_to_end(&mut piece).await;
+        read.map_err(|error| self.from.failed(error))?;
+        if piece.is_empty() {
+            let kind = io::ErrorKind::UnexpectedEof;
+            return Err(self.from.failed(io::Error::new(kind, "it is shorter than the zTOC's layer")));
+        }
+        self.left = self.left.saturating_sub(piece.len() as u64);
+        Ok(Some(piece.into()))
     }
 }

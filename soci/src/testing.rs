@@ -12,7 +12,7 @@ use spandrel_registry::{Digest, ErrorKind, FetchedManifest};
 
 use crate::Error;
 use crate::index::Version;
-use crate::source::{BlobStream, ImageSource};
+use crate::source::{BlobSource, BlobStream, ImageSource};
 
 #[derive(Debug, Default)]
 pub(crate) struct MemorySource {
@@ -122,11 +122,24 @@ pub(crate) fn failure(kind: ErrorKind, what: String) -> Error {
 }
 
 #[async_trait]
-impl ImageSource for MemorySource {
+impl BlobSource for MemorySource {
     fn name(&self) -> String {
         "memory.example/app".to_owned()
     }
 
+    async fn blob_range(&self, digest: &Digest, range: Range<u64>) -> Result<Box<dyn BlobStream>, Error> {
+        self.ask(format!("blob {digest} {range:?}"))?;
+        let blob = self.blobs.get(digest).ok_or_else(|| failure(ErrorKind::NotFound, digest.to_string()))?;
+        let (start, end) = (usize::try_from(range.start).unwrap(), usize::try_from(range.end).unwrap());
+        if end > blob.len() {
+            return Err(failure(ErrorKind::Corrupt, format!("{range:?} of {} bytes", blob.len())));
+        }
+        Ok(Box::new(Pieces { rest: blob.slice(start..end), breaks: self.breaks.contains(digest) }))
+    }
+}
+
+#[async_trait]
+impl ImageSource for MemorySource {
     async fn manifest(&self, part: &str) -> Result<FetchedManifest, Error> {
         self.ask(format!("manifest {part}"))?;
         let (media_type, bytes) =
@@ -142,16 +155,6 @@ impl ImageSource for MemorySource {
     async fn blob(&self, digest: &Digest, size: u64) -> Result<Bytes, Error> {
         self.ask(format!("blob {digest} {size}"))?;
         self.blobs.get(digest).cloned().ok_or_else(|| failure(ErrorKind::NotFound, digest.to_string()))
-    }
-
-    async fn blob_range(&self, digest: &Digest, range: Range<u64>) -> Result<Box<dyn BlobStream>, Error> {
-        self.ask(format!("blob {digest} {range:?}"))?;
-        let blob = self.blobs.get(digest).ok_or_else(|| failure(ErrorKind::NotFound, digest.to_string()))?;
-        let (start, end) = (usize::try_from(range.start).unwrap(), usize::try_from(range.end).unwrap());
-        if end > blob.len() {
-            return Err(failure(ErrorKind::Corrupt, format!("{range:?} of {} bytes", blob.len())));
-        }
-        Ok(Box::new(Pieces { rest: blob.slice(start..end), breaks: self.breaks.contains(digest) }))
     }
 }
 
