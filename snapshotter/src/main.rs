@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use spandrel_snapshotter::config::{self, Config, ConfigError, LogFormat, Overrides};
-use spandrel_snapshotter::{daemon, logs, mounter};
+use spandrel_snapshotter::{daemon, logs, mounter, probe};
 use tracing_subscriber::EnvFilter;
 
 /// Exit code for a configuration that makes no sense, as for flags that make none.
@@ -52,6 +52,12 @@ enum Command {
         #[command(subcommand)]
         what: ConfigCommand,
     },
+    /// Reads a file of the trial mount; started by the daemon
+    #[command(hide = true)]
+    ProbeRead {
+        /// The file
+        file: PathBuf,
+    },
     /// The helper process that mounts; started by the daemon
     #[command(hide = true)]
     Mounter {
@@ -77,6 +83,9 @@ fn main() -> ExitCode {
     let result = match cli.command {
         None => serve(cli.flags),
         Some(Command::Config { what }) => configuration(&what),
+        Some(Command::ProbeRead { file }) => {
+            probe::read_whole(&file, &mut std::io::stdout()).with_context(|| file.display().to_string())
+        }
         Some(Command::Mounter { json }) => help_mounting(json),
     };
     match result {

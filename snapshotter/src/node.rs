@@ -61,10 +61,11 @@ impl Node {
         if config.log.format == LogFormat::Json {
             helper.args.push("--json".into());
         }
+        let program = helper.program.clone();
         let mounter = Arc::new(Mounter::new(helper));
         let options = DeviceOptions { dir: root.path().join("device"), threads: DEVICE_THREADS };
         let device = Arc::new(Device::mount(&options, Arc::clone(&metrics))?);
-        let able = match probe::run(root.path(), &device, &mounter).await {
+        let able = match probe::run(root.path(), &device, &mounter, &program).await {
             Ok(able) => able,
             Err(error) => {
                 device.unmount();
