@@ -331,12 +331,17 @@ impl Log {
         if level.trim().is_empty() {
             return Err(wrong("log.level", &self.level, why));
         }
-        // A lone word that is no level would silently be taken for a module's name.
-        let is_word = level.chars().all(|c| c.is_ascii_alphabetic());
-        if is_word && level != "off" && level.parse::<tracing::Level>().is_err() {
-            return Err(wrong("log.level", &self.level, why));
-        }
-        level.parse().map_err(|_| wrong("log.level", &self.level, why))
+        // A lone word means our own lines: at debug the gRPC library writes one for every frame. (It would also be taken for a
+        // module's name if it were no level.)
+        let text = if level.chars().all(|c| c.is_ascii_alphabetic()) && level != "off" {
+            let ours: tracing::Level = level.parse().map_err(|_| wrong("log.level", &self.level, why))?;
+            let others = ours.min(tracing::Level::INFO);
+            // What the FUSE library warns of (requests that a flat directory needn't answer) is no news.
+            format!("{others},fuser=error,spandrel={ours}")
+        } else {
+            level.to_owned()
+        };
+        text.parse().map_err(|_| wrong("log.level", &self.level, why))
     }
 }
 

@@ -124,7 +124,7 @@ fn values_mean_what_they_say() {
     )
     .expect("understood");
     assert_eq!(config.address, Path::new("/run/s.sock"));
-    assert_eq!(config.log.filter().expect("a filter").to_string(), "warn");
+    assert_eq!(config.log.filter().expect("a filter").to_string(), "spandrel=warn,fuser=error,warn");
     assert_eq!(config.metrics.listen(), Ok(Some(Listen::Tcp(([127, 0, 0, 1], 9464).into()))));
     assert_eq!(config.containerd.address, Path::new(""));
     assert_eq!(config.index.min_layer_size, Size(4096));
@@ -132,6 +132,21 @@ fn values_mean_what_they_say() {
     let unix = Metrics { address: "unix:///run/a.sock".to_owned() };
     assert_eq!(unix.listen(), Ok(Some(Listen::Unix("/run/a.sock".into()))));
     assert_eq!(Metrics { address: String::new() }.listen(), Ok(None));
+}
+
+#[test]
+fn a_level_is_that_of_our_own_lines() {
+    for (level, want) in [
+        ("error", "spandrel=error,fuser=error,error"),
+        ("info", "spandrel=info,fuser=error,info"),
+        ("debug", "spandrel=debug,fuser=error,info"),
+        ("trace", "spandrel=trace,fuser=error,info"),
+        ("off", "off"),
+        ("h2=debug,warn", "h2=debug,warn"),
+    ] {
+        let log = Log { level: level.to_owned(), ..Log::default() };
+        assert_eq!(log.filter().expect(level).to_string(), want, "{level}");
+    }
 }
 
 #[test]

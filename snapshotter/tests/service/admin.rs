@@ -1,0 +1,39 @@
+//! `/metrics`, `/healthz` and `/layers` of a running daemon.
+
+use super::daemon::{Place, get};
+use spandrel_proto::containerd::services::snapshots::v1 as api;
+
+#[tokio::test]
+async fn operators_see_what_it_does() {
+    let Some(place) = Place::new() else { return };
+    let _daemon = place.start();
+    let socket = place.admin_socket();
+    assert_eq!(get(&socket, "/healthz").await, (200, "ok\n".to_owned()));
+    assert_eq!(get(&socket, "/layers").await, (200, "[]\n".to_owned()));
+    assert_eq!(get(&socket, "/nothing").await.0, 404);
+    place.client().await.cleanup(api::CleanupRequest::default()).await.expect("cleaned");
+    let (status, metrics) = get(&socket, "/metrics").await;
+    assert_eq!(status, 200);
+    let line = r#"spandrel_snapshot_operations_total{operation="Cleanup",code="OK"} 1"#;
+    assert!(metrics.lines().any(|have| have == line), "{metrics}");
+    assert!(metrics.ends_with("# EOF\n"), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_tcp_address_serves_too() {
+    let Some(place) = Place::new() else { return };
+    let mut command = place.command();
+    let config = place.dir.path().join("config.toml");
+    std::fs::write(&config, "[metrics]\naddress = \"127.0.0.1:0\"\n").expect("written");
+    let ready = spandrel_fixtures::process::Ready::Line("serving snapshots".to_owned());
+    let daemon = spandrel_fixtures::process::Process::start("daemon", &mut command, &ready);
+    let line = daemon.line("serving metrics").expect("the address is said");
+    let (_, address) = line.split_once("127.0.0.1:").expect("an address");
+    let port: String = address.chars().take_while(char::is_ascii_digit).collect();
+    let mut stream = tokio::net::TcpStream::connect(format!("127.0.0.1:{port}")).await.expect("connected");
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    stream.write_all(b"POST /healthz HTTP/1.0\r\n\r\n").await.expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("answered");
+    assert!(answer.starts_with("HTTP/1.0 405"), "{answer}");
+}

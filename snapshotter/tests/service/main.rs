@@ -1,0 +1,9 @@
+//! The daemon as a program: started, asked over its sockets, killed and started again; and behind a real containerd. Layers
+//! that are filled on demand have their own tests.
+
+mod admin;
+mod command_line;
+mod containerd;
+mod daemon;
+mod lifecycle;
+mod rpc;
