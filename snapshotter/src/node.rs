@@ -1,7 +1,7 @@
 //! The parts of a daemon put together, in the order in which they need each other: root, device, mount helper, layers,
 //! snapshots. `daemon` serves them to containerd, `embedded` mounts one image with them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -133,9 +133,12 @@ fn credentials(docker_config: &Path) -> Arc<dyn CredentialSource> {
     if !docker_config.as_os_str().is_empty() {
         return Arc::new(DockerConfig { path: docker_config.to_path_buf(), helper_timeout: HELPER_TIMEOUT });
     }
-    match DockerConfig::from_environment() {
-        Some(found) => Arc::new(found),
-        // A service has no HOME: then there is no such file.
+    // A service has no HOME: then there is no such file.
+    let dir = std::env::var_os("DOCKER_CONFIG")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".docker")));
+    match dir.map(|dir| dir.join("config.json")).filter(|path| path.exists()) {
+        Some(path) => Arc::new(DockerConfig { path, helper_timeout: HELPER_TIMEOUT }),
         None => Arc::new(Anonymous),
     }
 }

@@ -114,7 +114,7 @@ impl Bench<'_> {
     }
 
     async fn try_all(&self) -> Result<Able, Error> {
-        let plan = Plan::default();
+        let plan = Plan;
         let prepare = || -> io::Result<()> {
             fs::create_dir(&self.dir)?;
             for name in MOUNT_POINTS.iter().chain(["other", "another"].iter()) {

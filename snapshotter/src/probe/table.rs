@@ -42,11 +42,7 @@ impl Plan {
 
     /// The layer's table.
     pub(super) fn table(self) -> Result<Vec<u8>, spandrel_erofs::Error> {
-        let options = Options {
-            device_len: self.device_len(),
-            opaque: OpaqueXattr::Trusted,
-            uuid: *b"spandrel-probe-1",
-        };
+        let options = Options { device_len: self.device_len(), opaque: OpaqueXattr::Trusted };
         spandrel_erofs::write(&self, &options)
     }
 }
