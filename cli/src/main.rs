@@ -1,3 +1,7 @@
-//! Entry point.
+//! Entry point of the tool.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    spandrel_cli::run(std::env::args_os())
+}

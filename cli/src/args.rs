@@ -1,0 +1,164 @@
+//! The flags that several commands share, each defined once.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, ValueEnum};
+use spandrel_registry::Reference;
+use spandrel_registry::manifest::Platform;
+use spandrel_soci::platform::Platforms;
+use spandrel_soci::store::Store;
+
+use crate::commands::Command;
+use crate::{env, units};
+
+/// Indexes container images so that they can be started while they are still in the registry, and works with what it
+/// made.
+#[derive(Debug, Parser)]
+#[command(name = "spandrel", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 no permission, 5 registry unavailable, \
+                        6 corrupt, 124 timed out, 130 interrupted."
+)]
+pub struct Cli {
+    /// Flags of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags of every command.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Directory of the tool's own store of indexes (an OCI layout) [default: /var/lib/spandrel/artifacts for root,
+    /// $XDG_DATA_HOME/spandrel or ~/.local/share/spandrel for others]
+    #[arg(long, global = true, env = env::STORE, value_name = "DIR")]
+    pub store: Option<PathBuf>,
+    /// Longest time for the command, as in 30s or 5m; 0s is no limit
+    #[arg(long, global = true, value_name = "DURATION", default_value = "0s", value_parser = units::parse_duration)]
+    pub timeout: Duration,
+    /// What is logged to standard error
+    #[arg(long, global = true, env = env::LOG_LEVEL, value_name = "LEVEL", default_value = "warn", value_enum)]
+    pub log_level: LogLevel,
+    /// The same as --log-level debug
+    #[arg(long, global = true)]
+    pub debug: bool,
+    /// Print JSON instead of text
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// containerd's socket, for the commands that talk to it
+    #[arg(
+        long, short, global = true, env = env::CONTAINERD_ADDRESS, value_name = "SOCKET",
+        default_value = "/run/containerd/containerd.sock"
+    )]
+    pub address: PathBuf,
+    /// containerd's namespace, for the commands that talk to it
+    #[arg(long, short, global = true, env = env::CONTAINERD_NAMESPACE, value_name = "NAME", default_value = "default")]
+    pub namespace: String,
+}
+
+/// What is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogLevel {
+    /// Nothing.
+    Off,
+    /// What failed.
+    Error,
+    /// What is odd, too.
+    Warn,
+    /// What is done, too.
+    Info,
+    /// Requests, too.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl Global {
+    /// The store.
+    pub fn store(&self) -> Store {
+        let var = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let data = || {
+            let home = || var(env::HOME).map(|home| home.join(".local/share"));
+            var(env::XDG_DATA_HOME).or_else(home).unwrap_or_default().join("spandrel")
+        };
+        Store::new(match &self.store {
+            Some(dir) => dir.clone(),
+            None if rustix::process::geteuid().is_root() => PathBuf::from("/var/lib/spandrel/artifacts"),
+            None => data(),
+        })
+    }
+
+    /// What is logged.
+    pub fn level(&self) -> LogLevel {
+        if self.debug { LogLevel::Debug } else { self.log_level }
+    }
+}
+
+/// How to speak to a registry.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Registry options")]
+pub struct RegistryArgs {
+    /// Speak HTTP, not HTTPS (a loopback registry is found out by itself)
+    #[arg(long)]
+    pub plain_http: bool,
+    /// Don't check the registry's certificate
+    #[arg(long, short = 'k')]
+    pub skip_verify: bool,
+    /// File with further certificate authorities (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub tlscacert: Vec<PathBuf>,
+    /// User name and password; a password on the command line can be seen by others: set SPANDREL_PASSWORD instead
+    /// [default: docker's configuration and its credential helpers]
+    #[arg(long, short, value_name = "NAME[:PASSWORD]")]
+    pub user: Option<String>,
+}
+
+/// Which images of an index are meant.
+#[derive(Debug, Clone, Args)]
+pub struct PlatformArgs {
+    /// Platform of the image, as in linux/arm64; may be given several times [default: this machine's]
+    #[arg(long, short, value_name = "PLATFORM", value_parser = parse_platform)]
+    pub platform: Vec<Platform>,
+    /// All platforms of the image
+    #[arg(long, conflicts_with = "platform")]
+    pub all_platforms: bool,
+}
+
+impl PlatformArgs {
+    /// The platforms.
+    pub fn platforms(&self) -> Platforms {
+        if self.all_platforms {
+            Platforms::All
+        } else if self.platform.is_empty() {
+            Platforms::Default
+        } else {
+            Platforms::Listed(self.platform.clone())
+        }
+    }
+}
+
+/// A platform, for clap.
+pub fn parse_platform(text: &str) -> Result<Platform, String> {
+    spandrel_soci::platform::parse(text).map_err(|error| error.to_string())
+}
+
+/// An image reference, for clap.
+pub fn parse_reference(text: &str) -> Result<Reference, String> {
+    text.parse().map_err(|error: spandrel_registry::ReferenceError| error.what.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definitions_hold_together() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,57 @@
+//! The commands: each has its flags and its output here, one file a command, and its work elsewhere.
+
+pub mod create;
+pub mod index;
+pub mod push;
+pub mod ztoc;
+
+use clap::Subcommand;
+
+use crate::args::Global;
+use crate::error::Error;
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Index an image in a registry
+    Create(create::Args),
+    /// Push an image's indexes from the store into its repository
+    Push(push::Args),
+    /// Show and remove the indexes in the store
+    #[command(subcommand)]
+    Index(index::Command),
+    /// Show, read and build zTOCs, the indexes of single layers
+    #[command(subcommand)]
+    Ztoc(ztoc::Command),
+    // `pull`, `mount` and `unmount` go here, each with a file beside these.
+}
+
+impl Command {
+    /// Does it.
+    ///
+    /// # Errors
+    /// [`Error`] says why not, and which exit code that is.
+    pub async fn run(self, global: &Global) -> Result<(), Error> {
+        match self {
+            Self::Create(args) => create::run(args, global).await,
+            Self::Push(args) => push::run(args, global).await,
+            Self::Index(command) => index::run(command, global).await,
+            Self::Ztoc(command) => ztoc::run(command, global).await,
+        }
+    }
+}
+
+/// Runs what reads or writes files on a thread, so that a signal is heard meanwhile.
+pub(crate) async fn blocking<R: Send + 'static>(
+    work: impl FnOnce() -> Result<R, Error> + Send + 'static,
+) -> Result<R, Error> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(Error::Failed(format!("a worker ended early: {error}"))),
+    }
+}
+
+/// An image's full name, as the store has it; what is no reference stays what it is, and fits nothing.
+pub(crate) fn canonical(image: &str) -> String {
+    image.parse::<spandrel_registry::Reference>().map_or_else(|_| image.to_owned(), |image| image.to_string())
+}
