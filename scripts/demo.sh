@@ -136,7 +136,8 @@ start_node() {
     local node=$RUN/$1
     mkdir "$node"
     if [ "$1" = spandrel ]; then
-        start snapshotter "$BIN/spandrel-snapshotter" --config /dev/null --root "$node/root" --address "$node/s.sock"
+        printf '[containerd]\naddress = "%s"\n' "$node/c.sock" >"$node/spandrel.toml"
+        start snapshotter "$BIN/spandrel-snapshotter" --config "$node/spandrel.toml" --root "$node/root" --address "$node/s.sock"
         SNAPSHOTTER=$STARTED
         wait_for snapshotter test -S "$node/s.sock"
     fi

@@ -8,11 +8,13 @@
 readonly BUILD_PACKAGES=(ca-certificates curl gcc:cc libc6-dev)
 readonly TEST_PACKAGES=(
     containerd:containerd runc:runc docker-registry containernetworking-plugins # containers, registry, pod networks
-    fuse3 erofs-utils attr busybox-static                                       # mounts and what is compared with them
-    umoci skopeo buildah pigz zstd                                              # writers of images
-    apache2-utils openssl                                                       # htpasswd, certificates
+    busybox-static skopeo zstd                                                  # images
+    apache2-utils                                                               # htpasswd
 )
-readonly DEMO_PACKAGES=(containerd:containerd runc:runc docker-registry fuse3 mmdebstrap skopeo pigz python3-pip)
+readonly DEMO_PACKAGES=(
+    containerd:containerd runc:runc docker-registry # both starts
+    mmdebstrap python3-pip pigz attr skopeo         # the image
+)
 
 # The releases that newer peers are taken from, when this machine's own has an older one.
 readonly CONTAINERD_RELEASE=forky CONTAINERD_AT_LEAST=2.1
