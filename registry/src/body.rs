@@ -11,13 +11,12 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use reqwest::Response;
 
-use crate::auth::Scope;
-use crate::endpoint::Endpoint;
+use crate::client::blob_call;
+use crate::endpoint::{Endpoint, Servers};
 use crate::failure::Failure;
-use crate::inner::{Call, Inner};
+use crate::inner::Inner;
 use crate::limits::{MAX_SKIPPED, MIN_PROGRESS};
 use crate::retry::Pursuit;
-use crate::transport::Pool;
 use crate::{Digest, Error, ErrorKind, Repository, range};
 
 /// A body in progress. A range's body yields exactly the bytes of the range, or an error.
@@ -28,8 +27,12 @@ pub struct Body {
     what: String,
     /// What is still to come.
     range: Range<u64>,
+    /// Whether the blob ends where the range does.
+    whole: bool,
     pursuit: Pursuit,
     source: Option<Source>,
+    /// Who sent bytes so far.
+    served_by: Vec<Arc<Endpoint>>,
     /// Bytes since retries and deadline last began anew.
     progress: u64,
     /// When the caller last got control, on [`crate::Clock::elapsed`].
@@ -52,23 +55,30 @@ impl std::fmt::Debug for Body {
 }
 
 impl Body {
-    /// Asks for the range, and returns when the bytes are about to come.
+    /// Asks for the range (of which `whole` says that it is all of the blob), and returns when the bytes are about to come.
     pub(crate) async fn open(
         inner: Arc<Inner>,
         repository: &Repository,
         digest: &Digest,
         range: Range<u64>,
+        whole: bool,
     ) -> Result<Self, Error> {
-        let what = format!("GET bytes {}..{} of blob {digest} of {repository}", range.start, range.end);
-        let pursuit = Pursuit::new(&inner, what.clone(), repository, true)?;
+        let what = if whole {
+            format!("GET blob {digest} of {repository}")
+        } else {
+            format!("GET bytes {}..{} of blob {digest} of {repository}", range.start, range.end)
+        };
+        let pursuit = Pursuit::new(&inner, what.clone(), repository, Servers::All)?;
         let mut body = Self {
             inner,
             repository: repository.clone(),
             digest: digest.clone(),
             what,
             range,
+            whole,
             pursuit,
             source: None,
+            served_by: Vec::new(),
             progress: 0,
             left_at: None,
         };
@@ -110,6 +120,11 @@ impl Body {
                 Ok(Some(bytes)) => match self.take(bytes) {
                     Ok(Some(bytes)) => return Ok(Some(bytes)),
                     Ok(None) => continue,
+                    // There is nothing left to ask another server for, and what came is in doubt.
+                    Err(failure) if self.range.is_empty() => {
+                        self.source = None;
+                        return Err(self.pursuit.error(&self.inner, failure, ""));
+                    }
                     Err(failure) => failure,
                 },
                 Ok(None) if self.range.is_empty() => {
@@ -179,11 +194,11 @@ impl Body {
     async fn connect(&mut self) -> Result<(), Error> {
         loop {
             let endpoint = self.pursuit.endpoint();
-            let attempt =
-                self.inner.range_once(&endpoint, &self.repository, &self.digest, &self.range, &self.what);
+            let attempt = self.inner.range_once(&endpoint, self);
             match self.pursuit.in_time(&self.inner, attempt).await {
                 Ok(source) => {
                     self.source = Some(source);
+                    self.served_by.push(endpoint);
                     return Ok(());
                 }
                 Err(failure) => self.pursuit.failed(&self.inner, failure).await?,
@@ -193,43 +208,69 @@ impl Body {
 }
 
 impl Inner {
-    async fn range_once(
-        &self,
-        endpoint: &Endpoint,
-        repository: &Repository,
-        digest: &Digest,
-        range: &Range<u64>,
-        what: &str,
-    ) -> Result<Source, Failure> {
-        let mut headers = HeaderMap::new();
-        let value = HeaderValue::from_str(&range::header(range));
-        headers.insert(
-            header::RANGE,
-            value.map_err(|_| Failure::corrupt("was asked for a range that is no header"))?,
-        );
-        let call = Call {
-            repository,
-            what: what.to_owned(),
-            method: Method::GET,
-            path: format!("blobs/{digest}"),
-            query: Vec::new(),
-            headers,
-            body: None,
-            scope: Scope::Pull,
-            pool: Pool::Blob,
-        };
-        let response = self.blob_response(endpoint, &call, digest).await?;
+    async fn range_once(&self, endpoint: &Endpoint, body: &Body) -> Result<Source, Failure> {
+        let mut call = blob_call(Method::GET, &body.repository, &body.digest);
+        call.what.clone_from(&body.what);
+        let all = body.whole && body.range.start == 0;
+        if !all {
+            let value = HeaderValue::from_str(&range::header(&body.range));
+            let value = value.map_err(|_| Failure::corrupt("was asked for a range that is no header"))?;
+            call.headers.insert(header::RANGE, value);
+        }
+        let response = self.blob_response(endpoint, &call, &body.digest).await?;
         if !response.status().is_success() {
             return Err(self.refuse(response).await);
         }
-        let (skip, exact) = check_head(response.status(), response.headers(), range)?;
-        Ok(Source { response, skip, exact })
+        match check_head(response.status(), response.headers(), &body.range, body.whole) {
+            Ok((skip, exact)) => Ok(Source { response, skip, exact }),
+            Err(failure) => {
+                self.forget_place(endpoint, &body.repository, &body.digest);
+                Err(failure)
+            }
+        }
+    }
+
+    /// Reads all of a blob that has `size` bytes, and checks it. What was wrong is asked for once more, elsewhere if there
+    /// is an elsewhere.
+    pub(crate) async fn whole_blob(
+        self: &Arc<Self>,
+        repository: &Repository,
+        digest: &Digest,
+        size: u64,
+    ) -> Result<Bytes, Error> {
+        let mut first = true;
+        loop {
+            let mut body = Body::open(Arc::clone(self), repository, digest, 0..size, true).await?;
+            let mut all = BytesMut::new();
+            while let Some(bytes) = body.chunk().await? {
+                all.extend_from_slice(&bytes);
+            }
+            if digest.matches(&all) {
+                return Ok(all.freeze());
+            }
+            if !first {
+                let failure = Failure::corrupt(format!("sent {size} bytes that have another digest"));
+                return Err(body.pursuit.error(self, failure, ""));
+            }
+            first = false;
+            for endpoint in &body.served_by {
+                self.forget_place(endpoint, repository, digest);
+                if endpoint.mirror {
+                    self.rest(endpoint);
+                }
+            }
+        }
     }
 }
 
 /// Checks what an answer says of its bytes against the range asked for; yields how many bytes come before the range, and
 /// whether the answer ends with it.
-fn check_head(status: StatusCode, headers: &HeaderMap, wanted: &Range<u64>) -> Result<(u64, bool), Failure> {
+fn check_head(
+    status: StatusCode,
+    headers: &HeaderMap,
+    wanted: &Range<u64>,
+    whole: bool,
+) -> Result<(u64, bool), Failure> {
     let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let len = text(header::CONTENT_LENGTH).and_then(|value| value.parse::<u64>().ok());
     match status {
@@ -248,8 +289,8 @@ fn check_head(status: StatusCode, headers: &HeaderMap, wanted: &Range<u64>) -> R
             Ok((0, true))
         }
         StatusCode::OK => {
-            if let Some(len) = len.filter(|len| *len < wanted.end) {
-                return Err(Failure::corrupt(format!("has a blob of {len} bytes only")));
+            if let Some(len) = len.filter(|len| *len < wanted.end || (whole && *len > wanted.end)) {
+                return Err(Failure::corrupt(format!("has a blob of {len} bytes, not {}", wanted.end)));
             }
             if wanted.start > MAX_SKIPPED {
                 return Err(Failure::lasting(
@@ -257,7 +298,7 @@ fn check_head(status: StatusCode, headers: &HeaderMap, wanted: &Range<u64>) -> R
                     format!("ignores range requests, and {} bytes are too many to pass over", wanted.start),
                 ));
             }
-            Ok((wanted.start, false))
+            Ok((wanted.start, whole))
         }
         other => Err(Failure::corrupt(format!("answered {other}, which holds no bytes of a blob"))),
     }
@@ -287,15 +328,23 @@ mod tests {
             (204, vec![], None),
         ] {
             let status = StatusCode::from_u16(status).expect("a status");
-            let got = check_head(status, &headers(&pairs), &(10..20));
+            let got = check_head(status, &headers(&pairs), &(10..20), false);
             assert_eq!(got.ok(), want, "{status} {pairs:?}");
+        }
+    }
+
+    #[test]
+    fn a_whole_blob_is_as_long_as_it_should_be() {
+        for (len, want) in [("19", None), ("20", Some((0, true))), ("21", None)] {
+            let headers = headers(&[("content-length", len)]);
+            assert_eq!(check_head(StatusCode::OK, &headers, &(0..20), true).ok(), want, "{len}");
         }
     }
 
     #[test]
     fn a_whole_blob_is_not_read_through_for_its_end() {
         let range = MAX_SKIPPED + 1..MAX_SKIPPED + 2;
-        let failure = check_head(StatusCode::OK, &HeaderMap::new(), &range).expect_err("too far");
+        let failure = check_head(StatusCode::OK, &HeaderMap::new(), &range, false).expect_err("too far");
         assert_eq!(failure.kind, ErrorKind::Invalid);
     }
 }

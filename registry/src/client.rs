@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method};
 
 use crate::auth::Scope;
+use crate::endpoint::Servers;
 use crate::failure::Failure;
 use crate::inner::{Answer, Call, Inner};
 use crate::limits::{MAX_BLOB_LEN, MAX_MANIFEST_LEN};
@@ -117,7 +118,7 @@ impl Client {
     pub async fn manifest(&self, repository: &Repository, part: &str) -> Result<FetchedManifest, Error> {
         let call = manifest_call(Method::GET, repository, part)?;
         let check = |answer: &Answer| manifest_digest(answer, part).map(|_| ());
-        let answer = self.inner.fetch(&call, &[], MAX_MANIFEST_LEN, true, &check).await?;
+        let answer = self.inner.fetch(&call, &[], MAX_MANIFEST_LEN, Servers::All, &check).await?;
         let digest = manifest_digest(&answer, part).map_err(|failure| Error {
             kind: failure.kind,
             what: call.what.clone(),
@@ -136,7 +137,7 @@ impl Client {
         part: &str,
     ) -> Result<Option<Descriptor>, Error> {
         let call = manifest_call(Method::HEAD, repository, part)?;
-        let answer = match self.inner.fetch(&call, &[], 0, true, &|_| Ok(())).await {
+        let answer = match self.inner.fetch(&call, &[], 0, Servers::All, &|_| Ok(())).await {
             Ok(answer) => answer,
             Err(error) if error.kind == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
@@ -167,21 +168,12 @@ impl Client {
     /// All kinds; [`ErrorKind::Corrupt`] when length or digest is wrong, [`ErrorKind::Invalid`] when `size` is more than
     /// is held in memory (1 GiB).
     pub async fn blob(&self, repository: &Repository, digest: &Digest, size: u64) -> Result<Bytes, Error> {
-        let what = || format!("GET blob {digest} of {repository}");
         if size > MAX_BLOB_LEN {
             let message =
                 format!("{size} bytes are more than the {MAX_BLOB_LEN} that are read into memory at once");
-            return Err(Error::invalid(what(), message));
+            return Err(Error::invalid(format!("GET blob {digest} of {repository}"), message));
         }
-        let body = Body::open(Arc::clone(&self.inner), repository, digest, 0..size).await?;
-        let bytes = body.collect(size).await?;
-        if digest.matches(&bytes) {
-            return Ok(bytes);
-        }
-        let message = format!(
-            "the {size} bytes that came have another digest; the registry's copy, or one on the way, is damaged"
-        );
-        Err(Error { kind: ErrorKind::Corrupt, what: what(), message })
+        self.inner.whole_blob(repository, digest, size).await
     }
 
     /// Bytes `range` of a blob; a body that breaks off is continued where it broke.
@@ -194,7 +186,7 @@ impl Client {
         digest: &Digest,
         range: Range<u64>,
     ) -> Result<Body, Error> {
-        Body::open(Arc::clone(&self.inner), repository, digest, range).await
+        Body::open(Arc::clone(&self.inner), repository, digest, range, false).await
     }
 
     /// Whether the blob is there, and how long it is.
@@ -203,7 +195,7 @@ impl Client {
     /// All kinds but [`ErrorKind::NotFound`].
     pub async fn blob_size(&self, repository: &Repository, digest: &Digest) -> Result<Option<u64>, Error> {
         let mut call = blob_call(Method::HEAD, repository, digest);
-        let failed = match self.inner.fetch(&call, &[], 0, true, &|_| Ok(())).await {
+        let failed = match self.inner.fetch(&call, &[], 0, Servers::All, &|_| Ok(())).await {
             Ok(answer) => {
                 let size = answer.header("content-length").and_then(|len| len.parse().ok());
                 if size.is_some() {
@@ -218,7 +210,7 @@ impl Client {
         };
         call.method = Method::GET;
         call.headers.insert(http::header::RANGE, HeaderValue::from_static("bytes=0-0"));
-        match self.inner.fetch(&call, &[], 1, true, &|_| Ok(())).await {
+        match self.inner.fetch(&call, &[], 1, Servers::All, &|_| Ok(())).await {
             Ok(answer) => {
                 Ok(answer.header("content-range").and_then(range::parse).and_then(|said| said.total))
             }
@@ -257,6 +249,7 @@ pub(crate) fn manifest_call<'a>(
         method,
         path: format!("manifests/{part}"),
         query: Vec::new(),
+        raw_query: None,
         headers,
         body: None,
         scope: Scope::Pull,
@@ -271,6 +264,7 @@ pub(crate) fn blob_call<'a>(method: Method, repository: &'a Repository, digest: 
         method,
         path: format!("blobs/{digest}"),
         query: Vec::new(),
+        raw_query: None,
         headers: HeaderMap::new(),
         body: None,
         scope: Scope::Pull,

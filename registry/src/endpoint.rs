@@ -1,6 +1,8 @@
 //! Which servers a repository's host stands for, in order: its mirrors, then itself. Names and URLs only; `transport`
 //! speaks to them.
 
+use std::sync::Arc;
+
 use reqwest::Url;
 
 use crate::reference::DOCKER_HUB;
@@ -8,6 +10,17 @@ use crate::{Error, HostConfig, Repository};
 
 /// Where Docker Hub's registry really is.
 const DOCKER_HUB_SERVER: &str = "registry-1.docker.io";
+
+/// Which of a host's servers to ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Servers {
+    /// Its mirrors in order, then itself.
+    All,
+    /// Only itself: for writing, and for what a mirror may have an old copy of.
+    Origin,
+    /// Only the one that gave the first page of a list.
+    Only(Arc<Endpoint>),
+}
 
 /// One server that may answer for a host.
 #[derive(Clone, PartialEq, Eq)]

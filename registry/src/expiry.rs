@@ -3,12 +3,22 @@
 //! Sources: AWS Signature Version 4 query parameters (`X-Amz-Date`, `X-Amz-Expires`), the same of Google Cloud Storage
 //! (`X-Goog-…`), the older `Expires=<seconds since 1970>` (CloudFront, S3 version 2), and `se=<time>` of Azure Blob Storage.
 
+use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
+use crate::limits::{MAX_URL_LIFE, URL_LIFE, URL_MARGIN};
+
+/// What a URL says of its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Expiry {
+    /// When it ends, by the signer's clock.
+    pub(crate) ends: SystemTime,
+    /// How long it lives altogether, where that is said.
+    pub(crate) life: Option<Duration>,
+}
+
 /// When the URL with these query parameters ends, or `None` when they don't say.
-pub(crate) fn of_query<'a>(
-    pairs: impl Iterator<Item = (std::borrow::Cow<'a, str>, std::borrow::Cow<'a, str>)>,
-) -> Option<SystemTime> {
+pub(crate) fn of_query<'a>(pairs: impl Iterator<Item = (Cow<'a, str>, Cow<'a, str>)>) -> Option<Expiry> {
     let (mut date, mut life, mut end) = (None, None, None);
     for (name, value) in pairs {
         match name.to_ascii_lowercase().as_str() {
@@ -19,10 +29,26 @@ pub(crate) fn of_query<'a>(
             _ => {}
         }
     }
-    match (date, life) {
-        (Some(date), Some(life)) => date.checked_add(life).or(end),
-        _ => end,
+    if let (Some(date), Some(life)) = (date, life)
+        && let Some(ends) = date.checked_add(life)
+    {
+        return Some(Expiry { ends, life: Some(life) });
     }
+    end.map(|ends| Expiry { ends, life: None })
+}
+
+/// Until when to use a URL that was got `now`: until shortly before its end. Nobody hands out a URL that has ended; where it
+/// looks so, the two clocks differ, and its life counts from now.
+pub(crate) fn useful_until(said: Option<Expiry>, now: SystemTime) -> SystemTime {
+    let life = match said {
+        None => URL_LIFE,
+        Some(said) => match said.ends.duration_since(now) {
+            Ok(left) if !left.is_zero() => left,
+            _ => said.life.unwrap_or(URL_LIFE),
+        },
+    };
+    // Where URLs live very short, half of the life is the margin.
+    now + life.saturating_sub(URL_MARGIN).max(life / 2).min(MAX_URL_LIFE)
 }
 
 fn since_epoch(seconds: u64) -> Option<SystemTime> {
@@ -77,8 +103,8 @@ mod tests {
 
     fn of(query: &str) -> Option<u64> {
         let url = reqwest::Url::parse(&format!("https://s3.example/x?{query}")).expect("a URL");
-        of_query(url.query_pairs())
-            .map(|t| t.duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_secs())
+        let ends = of_query(url.query_pairs()).map(|said| said.ends);
+        ends.map(|ends| ends.duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_secs())
     }
 
     #[test]
@@ -97,6 +123,24 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(of(query), want, "{query}");
+        }
+    }
+
+    #[test]
+    fn a_url_is_used_until_shortly_before_its_end() {
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let now = at(1_000_000);
+        let day = Some(Duration::from_secs(86_400));
+        for (said, want) in [
+            (None, 1_000_000 + 270),
+            (Some(Expiry { ends: at(1_001_200), life: None }), 1_001_170),
+            (Some(Expiry { ends: at(1_001_200), life: day }), 1_001_170),
+            (Some(Expiry { ends: at(1_000_010), life: None }), 1_000_005), // short: half of it
+            (Some(Expiry { ends: at(999_000), life: Some(Duration::from_secs(1200)) }), 1_001_170), // our clock is ahead
+            (Some(Expiry { ends: at(999_000), life: None }), 1_000_270),
+            (Some(Expiry { ends: at(9_000_000), life: None }), 1_000_000 + 6 * 3600), // not for ever
+        ] {
+            assert_eq!(useful_until(said, now), at(want), "{said:?}");
         }
     }
 

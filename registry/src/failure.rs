@@ -17,6 +17,8 @@ use crate::limits::MAX_MESSAGE;
 pub(crate) enum Retry {
     /// It would fail the same way.
     No,
+    /// Once, after the usual wait: what is wrong may be a cache or proxy that another connection passes by.
+    Once,
     /// After the usual wait.
     Yes,
     /// After this long at least: the server said so.
@@ -47,7 +49,7 @@ impl Failure {
 
     /// The bytes aren't what they should be.
     pub(crate) fn corrupt(message: impl Into<String>) -> Self {
-        Self::lasting(ErrorKind::Corrupt, message)
+        Self { kind: ErrorKind::Corrupt, message: message.into(), retry: Retry::Once }
     }
 
     /// What the HTTP library says. Its own text holds the URL with its query: only the causes below are used.

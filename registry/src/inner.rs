@@ -11,7 +11,7 @@ use http::{HeaderMap, Method, StatusCode, header};
 use reqwest::{Request, Response, Url};
 
 use crate::auth::{Auth, Grant, Scope};
-use crate::endpoint::{self, Endpoint};
+use crate::endpoint::{self, Endpoint, Servers};
 use crate::failure::{Failure, registry_message, shown};
 use crate::limits::{MAX_ERROR_BODY, MIRROR_REST};
 use crate::redirect::Resolved;
@@ -43,6 +43,8 @@ pub(crate) struct Call<'a> {
     /// Below `/v2/<name>/`.
     pub(crate) path: String,
     pub(crate) query: Vec<(String, String)>,
+    /// A query that a server gave, sent back as it is, instead of `query`.
+    pub(crate) raw_query: Option<String>,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Option<Bytes>,
     pub(crate) scope: Scope,
@@ -56,6 +58,8 @@ pub(crate) struct Answer {
     pub(crate) bytes: Bytes,
     /// The URL that was asked, before redirects.
     pub(crate) url: Url,
+    /// Who answered.
+    pub(crate) endpoint: Arc<Endpoint>,
 }
 
 impl Answer {
@@ -97,14 +101,17 @@ impl Inner {
     pub(crate) fn endpoints(
         &self,
         repository: &Repository,
-        mirrors: bool,
+        servers: &Servers,
     ) -> Result<Vec<Arc<Endpoint>>, Error> {
+        if let Servers::Only(endpoint) = servers {
+            return Ok(vec![Arc::clone(endpoint)]);
+        }
         let now = self.clock.elapsed();
         let rests = lock(&self.rests);
         let awake = |endpoint: &Endpoint| {
             !endpoint.mirror || rests.get(&endpoint.name).is_none_or(|until| *until <= now)
         };
-        let all = endpoint::of_repository(&self.options.hosts, repository, mirrors)?;
+        let all = endpoint::of_repository(&self.options.hosts, repository, *servers == Servers::All)?;
         Ok(all.into_iter().filter(awake).map(Arc::new).collect())
     }
 
@@ -117,7 +124,11 @@ impl Inner {
     pub(crate) async fn url(&self, endpoint: &Endpoint, call: &Call<'_>) -> Result<Url, Failure> {
         let plain = self.transport.is_plain(endpoint).await?;
         let query: Vec<(&str, &str)> = call.query.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-        Ok(endpoint.url(call.repository, &call.path, &query, plain))
+        let mut url = endpoint.url(call.repository, &call.path, &query, plain);
+        if let Some(raw) = &call.raw_query {
+            url.set_query(Some(raw));
+        }
+        Ok(url)
     }
 
     /// Sends a call to `url`, which is the endpoint's own, with the authorization it wants; any status is an answer.
@@ -199,10 +210,10 @@ impl Inner {
         call: &Call<'_>,
         accept: &[StatusCode],
         limit: u64,
-        mirrors: bool,
+        servers: Servers,
         check: &(dyn Fn(&Answer) -> Result<(), Failure> + Sync),
     ) -> Result<Answer, Error> {
-        let mut pursuit = Pursuit::new(self, call.what.clone(), call.repository, mirrors)?;
+        let mut pursuit = Pursuit::new(self, call.what.clone(), call.repository, servers)?;
         if let Some(body) = &call.body {
             pursuit.allow(body.len());
         }
@@ -222,7 +233,7 @@ impl Inner {
 
     async fn fetch_once(
         &self,
-        endpoint: &Endpoint,
+        endpoint: &Arc<Endpoint>,
         call: &Call<'_>,
         accept: &[StatusCode],
         limit: u64,
@@ -236,6 +247,6 @@ impl Inner {
         }
         let bytes =
             if call.method == Method::HEAD { Bytes::new() } else { read_small(response, limit).await? };
-        Ok(Answer { status, headers, bytes, url })
+        Ok(Answer { status, headers, bytes, url, endpoint: Arc::clone(endpoint) })
     }
 }

@@ -9,7 +9,7 @@ use reqwest::{Response, Url};
 
 use crate::auth::Scope;
 use crate::client::{blob_call, manifest_call};
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, Servers};
 use crate::failure::Failure;
 use crate::inner::{Answer, Call, Inner};
 use crate::limits::{MAX_ERROR_BODY, MAX_MANIFEST_LEN, UPLOAD_CHUNK};
@@ -35,7 +35,7 @@ impl Client {
             return Err(Error::invalid(what, "the bytes to push have another digest"));
         }
         let inner = &self.inner;
-        let mut pursuit = Pursuit::new(inner, what.clone(), repository, false)?;
+        let mut pursuit = Pursuit::new(inner, what.clone(), repository, Servers::Origin)?;
         pursuit.allow(bytes.len());
         let from = from.filter(|from| from.host == repository.host && from.name != repository.name);
         if let Some(from) = from {
@@ -108,7 +108,7 @@ impl Client {
             }
             _ => Ok(()),
         };
-        let answer = self.inner.fetch(&call, &[], MAX_ERROR_BODY, false, &check).await?;
+        let answer = self.inner.fetch(&call, &[], MAX_ERROR_BODY, Servers::Origin, &check).await?;
         Ok((digest.clone(), answer.headers.contains_key("oci-subject")))
     }
 }
@@ -246,6 +246,7 @@ fn upload_call<'a>(call: &Call<'a>, method: Method, body: Bytes) -> Call<'a> {
         method,
         path: String::new(),
         query: Vec::new(),
+        raw_query: None,
         headers,
         body: Some(body),
         scope: Scope::Push,

@@ -12,11 +12,12 @@ use http::{StatusCode, header};
 use reqwest::{Response, Url};
 
 use crate::endpoint::Endpoint;
+use crate::expiry::{self, Expiry};
 use crate::failure::{Failure, shown};
 use crate::inner::{Call, Inner};
-use crate::limits::{MAX_REDIRECTS, MAX_RESOLVED, MAX_URL_LIFE, URL_LIFE, URL_MARGIN};
+use crate::limits::{MAX_REDIRECTS, MAX_RESOLVED};
 use crate::transport::lock;
-use crate::{Digest, ErrorKind, expiry};
+use crate::{Digest, ErrorKind, Repository};
 
 /// An answer, and where it came from if that wasn't the server asked.
 pub(crate) struct Followed {
@@ -69,10 +70,10 @@ pub(crate) struct Resolved {
 }
 
 impl Resolved {
-    fn entry(&self, endpoint: &Endpoint, call: &Call<'_>, digest: &Digest) -> Arc<Entry> {
+    fn entry(&self, endpoint: &Endpoint, repository: &Repository, digest: &Digest) -> Arc<Entry> {
         let key = Key {
             server: endpoint.name.clone(),
-            repository: call.repository.name.clone(),
+            repository: repository.name.clone(),
             digest: digest.clone(),
         };
         let mut entries = lock(&self.entries);
@@ -92,7 +93,7 @@ impl Inner {
         call: &Call<'_>,
     ) -> Result<Followed, Failure> {
         let mut at = url.clone();
-        let mut ends: Option<SystemTime> = None;
+        let mut ends: Option<Expiry> = None;
         for _ in 0..=MAX_REDIRECTS {
             let own = at.origin() == url.origin();
             // Whoever else is redirected to gets no credentials: the URL itself is what lets us in.
@@ -102,27 +103,18 @@ impl Inner {
                 self.send(&at, call, None).await?
             };
             if !is_redirect(response.status()) {
-                let target = (!own).then(|| Target { url: at, ends: self.useful_until(ends) });
+                let ends = expiry::useful_until(ends, self.clock.now());
+                let target = (!own).then_some(Target { url: at, ends });
                 return Ok(Followed { response, target });
             }
             at = location(&at, &response)?;
             let said = expiry::of_query(at.query_pairs());
             ends = match (ends, said) {
-                (Some(before), Some(said)) => Some(before.min(said)),
+                (Some(before), Some(said)) if before.ends < said.ends => Some(before),
                 (before, said) => said.or(before),
             };
         }
         Err(Failure::lasting(ErrorKind::Invalid, format!("redirected more than {MAX_REDIRECTS} times")))
-    }
-
-    /// When a target has to be found anew.
-    fn useful_until(&self, ends: Option<SystemTime>) -> SystemTime {
-        let now = self.clock.now();
-        let latest = now + MAX_URL_LIFE;
-        match ends {
-            Some(ends) => ends.checked_sub(URL_MARGIN).unwrap_or(now).min(latest),
-            None => now + URL_LIFE,
-        }
     }
 
     /// A GET of a blob (or a part), from where its bytes are known to be, else from where the registry says.
@@ -132,7 +124,7 @@ impl Inner {
         call: &Call<'_>,
         digest: &Digest,
     ) -> Result<Response, Failure> {
-        let entry = self.resolved.entry(endpoint, call, digest);
+        let entry = self.resolved.entry(endpoint, call.repository, digest);
         if let Some(response) = self.ask_known(&entry, call).await? {
             return Ok(response);
         }
@@ -164,20 +156,36 @@ impl Inner {
     async fn ask_known(&self, entry: &Entry, call: &Call<'_>) -> Result<Option<Response>, Failure> {
         let place = lock(&entry.place).clone();
         let Place::At(target) = place else { return Ok(None) };
-        if target.ends > self.clock.now() {
-            let response = self.send(&target.url, call, None).await?;
-            // S3 answers 400 where the signer's own session has ended, 403 where the signature has.
-            let refused = matches!(response.status().as_u16(), 400 | 401 | 403 | 404 | 410)
-                || is_redirect(response.status());
-            if !refused {
-                return Ok(Some(response));
-            }
+        if target.ends <= self.clock.now() {
+            entry.forget(&target);
+            return Ok(None);
         }
-        let mut place = lock(&entry.place);
-        if *place == Place::At(target) {
+        let response = self.send(&target.url, call, None).await;
+        let status = response.as_ref().map_or(StatusCode::BAD_GATEWAY, Response::status);
+        // S3 answers 400 where the signer's own session has ended, 403 where the signature has.
+        if matches!(status.as_u16(), 400 | 401 | 403 | 404 | 410) || is_redirect(status) {
+            entry.forget(&target);
+            return Ok(None);
+        }
+        // A server that is broken or gone: the registry may name another one at the next try. (503 is S3's "slow down".)
+        if status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE {
+            entry.forget(&target);
+        }
+        response.map(Some)
+    }
+
+    /// Finds a blob's place anew next time: what came from there was wrong.
+    pub(crate) fn forget_place(&self, endpoint: &Endpoint, repository: &Repository, digest: &Digest) {
+        *lock(&self.resolved.entry(endpoint, repository, digest).place) = Place::Unknown;
+    }
+}
+
+impl Entry {
+    fn forget(&self, target: &Target) {
+        let mut place = lock(&self.place);
+        if matches!(&*place, Place::At(known) if known == target) {
             *place = Place::Unknown;
         }
-        Ok(None)
     }
 }
 

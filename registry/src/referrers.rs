@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use crate::auth::Scope;
 use crate::client::{bare_type, manifest_call};
+use crate::endpoint::Servers;
 use crate::failure::Failure;
 use crate::inner::{Answer, Call};
 use crate::limits::{MAX_INDEX_TRIES, MAX_MANIFEST_LEN, MAX_REFERRER_PAGES, MAX_REFERRERS, MAX_UNTYPED};
@@ -67,6 +68,7 @@ impl Client {
             method: Method::GET,
             path: format!("referrers/{subject}"),
             query: Vec::new(),
+            raw_query: None,
             headers,
             body: None,
             scope: Scope::Pull,
@@ -77,9 +79,10 @@ impl Client {
         }
         let mut found = Vec::new();
         let mut all_filtered = true;
+        let mut servers = Servers::All;
         for page in 0..MAX_REFERRER_PAGES {
             let accept: &[StatusCode] = if page == 0 { &LACKING } else { &[] };
-            let answer = self.inner.fetch(&call, accept, MAX_MANIFEST_LEN, page == 0, &|_| Ok(())).await?;
+            let answer = self.inner.fetch(&call, accept, MAX_MANIFEST_LEN, servers, &|_| Ok(())).await?;
             let typed = answer.header("content-type").map(bare_type);
             if page == 0 && (!answer.status.is_success() || typed.as_deref() != Some(media_type::OCI_INDEX)) {
                 return Ok(None);
@@ -94,7 +97,8 @@ impl Client {
                 return Err(Error { kind: ErrorKind::Corrupt, what, message });
             }
             match next_query(&answer) {
-                Some(query) => call.query = query,
+                // The mark of a place in a list means something to the server that gave it, and to no other.
+                Some(query) => (call.raw_query, servers) = (Some(query), Servers::Only(answer.endpoint)),
                 None => return Ok(Some((found, all_filtered))),
             }
         }
@@ -111,8 +115,10 @@ impl Client {
     ) -> Result<Option<(Index, Option<HeaderValue>)>, Error> {
         let call = manifest_call(Method::GET, repository, &fallback_tag(subject))?;
         let check = |_: &Answer| Ok::<(), Failure>(());
-        let answer =
-            self.inner.fetch(&call, &[StatusCode::NOT_FOUND], MAX_MANIFEST_LEN, false, &check).await?;
+        let answer = self
+            .inner
+            .fetch(&call, &[StatusCode::NOT_FOUND], MAX_MANIFEST_LEN, Servers::Origin, &check)
+            .await?;
         if answer.status == StatusCode::NOT_FOUND {
             return Ok(None);
         }
@@ -193,13 +199,16 @@ fn fallback_tag(subject: &Digest) -> String {
     format!("{}-{}", subject.algorithm(), hex.get(..64).unwrap_or(hex))
 }
 
-/// What the next page is asked with. Only the query of the link is used: it leads nowhere but to the same list.
-fn next_query(answer: &Answer) -> Option<Vec<(String, String)>> {
+/// What the next page is asked with. Only the query of the link is used: it leads nowhere but to the same list. And the
+/// filter stays as we wrote it, since its `+` means a space where a registry forgot to encode it.
+fn next_query(answer: &Answer) -> Option<String> {
     let links = answer.headers.get_all(header::LINK).iter();
     let target = links.filter_map(|value| value.to_str().ok()).find_map(link::next)?;
-    let url = answer.url.join(target).ok()?;
-    let pairs = url.query_pairs().filter(|(name, _)| name != "ns");
-    Some(pairs.map(|(name, value)| (name.into_owned(), value.into_owned())).collect())
+    let next = answer.url.join(target).ok()?;
+    let is_filter = |pair: &&str| pair.starts_with("artifactType=");
+    let ours = answer.url.query().and_then(|query| query.split('&').find(is_filter));
+    let pairs = next.query()?.split('&').map(|pair| ours.filter(|_| is_filter(&pair)).unwrap_or(pair));
+    Some(pairs.collect::<Vec<_>>().join("&"))
 }
 
 fn parse_index(bytes: &[u8], what: &str) -> Result<Index, Error> {

@@ -7,7 +7,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, Servers};
 use crate::failure::{Failure, Retry};
 use crate::inner::Inner;
 use crate::limits::MIN_UPLOAD_RATE;
@@ -17,7 +17,7 @@ use crate::{Error, ErrorKind, Repository};
 pub(crate) struct Pursuit {
     what: String,
     repository: Repository,
-    mirrors: bool,
+    servers: Servers,
     endpoints: Vec<Arc<Endpoint>>,
     at: usize,
     round: u32,
@@ -34,13 +34,13 @@ impl Pursuit {
         inner: &Inner,
         what: String,
         repository: &Repository,
-        mirrors: bool,
+        servers: Servers,
     ) -> Result<Self, Error> {
         Ok(Self {
-            endpoints: inner.endpoints(repository, mirrors)?,
+            endpoints: inner.endpoints(repository, &servers)?,
             what,
             repository: repository.clone(),
-            mirrors,
+            servers,
             at: 0,
             round: 0,
             tries: 0,
@@ -105,7 +105,8 @@ impl Pursuit {
         }
         let least = match failure.retry {
             Retry::No => return Err(self.error(inner, failure, "")),
-            Retry::Yes => Duration::ZERO,
+            Retry::Once if self.round > 0 => return Err(self.error(inner, failure, "")),
+            Retry::Once | Retry::Yes => Duration::ZERO,
             Retry::After(wait) => wait,
         };
         if self.round >= inner.options.max_retries {
@@ -120,7 +121,7 @@ impl Pursuit {
         self.round += 1;
         self.at = 0;
         self.passed_over.clear();
-        self.endpoints = inner.endpoints(&self.repository, self.mirrors)?;
+        self.endpoints = inner.endpoints(&self.repository, &self.servers)?;
         Ok(())
     }
 

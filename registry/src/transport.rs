@@ -12,7 +12,7 @@ use reqwest::{Certificate, Request, Response, Url};
 use crate::endpoint::{Endpoint, authority, is_loopback};
 use crate::failure::Failure;
 use crate::limits::{IDLE_LIFE, MAX_IDLE_PER_HOST};
-use crate::{ClientOptions, Error};
+use crate::{ClientOptions, Error, ErrorKind};
 
 /// What a request is for: the three want different connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -188,8 +188,10 @@ impl Transport {
 
 /// Reads a small body. More than `limit` bytes are an error.
 pub(crate) async fn read_small(mut response: Response, limit: u64) -> Result<Bytes, Failure> {
-    let too_long =
-        || Failure::corrupt(format!("the answer has more than the {limit} bytes that are allowed for it"));
+    let too_long = || {
+        let message = format!("sent an answer of more than the {limit} bytes that are allowed for it");
+        Failure::lasting(ErrorKind::Corrupt, message)
+    };
     if response.content_length().is_some_and(|len| len > limit) {
         return Err(too_long());
     }

@@ -9,7 +9,8 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use spandrel_registry::manifest::{Annotations, Descriptor, Manifest};
 use spandrel_registry::{
-    Anonymous, Client, ClientOptions, Clock, CredentialSource, Digest, HostConfig, Repository, media_type,
+    Anonymous, Client, ClientOptions, Clock, Credential, CredentialError, CredentialSource, Digest,
+    HostConfig, Repository, media_type,
 };
 
 /// A clock that stands still until somebody sleeps, and then is at once where the sleeper wants it.
@@ -62,8 +63,15 @@ pub fn client(hosts: Vec<HostConfig>, credentials: Arc<dyn CredentialSource>) ->
 
 /// A client whose clock a test moves.
 pub fn clocked(options: ClientOptions) -> (Client, Arc<TestClock>) {
+    clocked_with(options, Arc::new(Anonymous))
+}
+
+pub fn clocked_with(
+    options: ClientOptions,
+    credentials: Arc<dyn CredentialSource>,
+) -> (Client, Arc<TestClock>) {
     let clock = Arc::new(TestClock::default());
-    let client = Client::with_clock(options, Arc::new(Anonymous), Arc::clone(&clock) as _).expect("a client");
+    let client = Client::with_clock(options, credentials, Arc::clone(&clock) as _).expect("a client");
     (client, clock)
 }
 
@@ -138,4 +146,34 @@ pub async fn read(
     range: std::ops::Range<u64>,
 ) -> Result<Bytes, spandrel_registry::Error> {
     client.blob_range(repository, digest, range).await?.collect(u64::MAX).await
+}
+
+/// A source that always answers the same, and counts how often it was asked.
+#[derive(Debug)]
+pub struct Fixed {
+    pub answer: Result<Option<Credential>, CredentialError>,
+    pub asked: std::sync::atomic::AtomicUsize,
+}
+
+impl Fixed {
+    pub fn new(answer: Result<Option<Credential>, CredentialError>) -> Arc<Self> {
+        Arc::new(Self { answer, asked: std::sync::atomic::AtomicUsize::new(0) })
+    }
+
+    pub fn login(login: (&str, &str)) -> Arc<Self> {
+        let (username, password) = (login.0.to_owned(), login.1.to_owned());
+        Self::new(Ok(Some(Credential::Basic { username, password })))
+    }
+
+    pub fn asked(&self) -> usize {
+        self.asked.load(std::sync::atomic::Ordering::SeqCst)
+    }
+}
+
+#[async_trait::async_trait]
+impl CredentialSource for Fixed {
+    async fn credential(&self, _: &Repository) -> Result<Option<Credential>, CredentialError> {
+        self.asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        self.answer.clone()
+    }
 }
