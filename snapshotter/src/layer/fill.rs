@@ -126,8 +126,7 @@ fn pour(
     let name = format!("layer {} of {}", record.digest, record.repository());
     let path = dir.join(STREAM);
     let stream = Stream::create(&path, 0).map_err(|e| files::failed("make", &path, &e))?;
-    let mut blob =
-        Blob { pieces, current: Bytes::new(), hasher: Hasher::like(&record.digest), len: 0 };
+    let mut blob = Blob { pieces, current: Bytes::new(), hasher: Hasher::like(&record.digest), len: 0 };
     let mut head = Vec::new();
     // A channel doesn't fail.
     (&mut blob).take(4).read_to_end(&mut head).map_err(|e| Error::Internal(format!("{name}: {e}")))?;
@@ -248,8 +247,9 @@ fn finish(
         }
     };
     tracing::info!(layer = %record.digest, beyond, "can't be in a table: unpacking it into a directory");
-    unpack::unpack(&dir.join(STREAM), poured.len, dir, stop)
-        .map_err(|error| unpack::named(error, &format!("layer {} of {}", record.digest, record.repository())))?;
+    unpack::unpack(&dir.join(STREAM), poured.len, dir, stop).map_err(|error| {
+        unpack::named(error, &format!("layer {} of {}", record.digest, record.repository()))
+    })?;
     record.stage = Stage::Unpacked;
     Ok(())
 }

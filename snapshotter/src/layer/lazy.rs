@@ -47,7 +47,8 @@ fn decode(bytes: &[u8], record: &Record) -> Result<Decoded, Unfit> {
     let (ztoc, windows) =
         Ztoc::decode_without_windows(bytes).map_err(|e| unfit("ztoc-invalid", e.to_string()))?;
     if ztoc.compressed_size != record.size {
-        let what = format!("it is of a blob of {} bytes, the layer has {}", ztoc.compressed_size, record.size);
+        let what =
+            format!("it is of a blob of {} bytes, the layer has {}", ztoc.compressed_size, record.size);
         return Err(unfit("ztoc-mismatch", what));
     }
     let spans = SpanTable::new(&ztoc).map_err(|e| unfit("ztoc-invalid", e.to_string()))?;
@@ -117,7 +118,8 @@ pub(super) fn open(
         return Err(damaged(format!("has the digest {found}")));
     }
     let decoded = decode(&bytes, record).map_err(|unfit| damaged(unfit.what))?;
-    let headers = if record.check_headers { Some(Headers::new(&decoded.ztoc).map_err(damaged)?) } else { None };
+    let headers =
+        if record.check_headers { Some(Headers::new(&decoded.ztoc).map_err(damaged)?) } else { None };
     let ztoc = File::open(&path).map_err(|e| files::failed("open", &path, &e))?;
     let (stream, bitmap) = (dir.join(STREAM), dir.join(BITMAP));
     let spans = u32::try_from(decoded.spans.len()).unwrap_or(u32::MAX);

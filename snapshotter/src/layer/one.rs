@@ -16,7 +16,7 @@ use super::lazy::{LazyBacking, STREAM, TABLE, WholeBacking};
 use super::node::Node;
 use super::record::{Record, Stage};
 use super::stream::Stream;
-use super::{LayerKey, Ready, Usage, fill, files, lazy, unpack, verify};
+use super::{LayerKey, Ready, Usage, files, fill, lazy, unpack, verify};
 use crate::Error;
 use crate::device::Backing;
 use crate::fetch::{Spans, blocking};
@@ -112,7 +112,9 @@ impl Layer {
         if lock(&self.record).stage != Stage::Filling {
             return None;
         }
-        if let Some(state) = fill.as_ref().filter(|state| state.borrow().is_none() && state.has_changed().is_ok()) {
+        if let Some(state) =
+            fill.as_ref().filter(|state| state.borrow().is_none() && state.has_changed().is_ok())
+        {
             return Some(state.clone());
         }
         let (sender, state) = watch::channel(None);
@@ -190,8 +192,7 @@ impl Layer {
         }
         let (dir, record, node) = (self.dir.clone(), self.record(), Arc::clone(&self.node));
         let source = (self.node.sources)(&record.repository(), &record.digest);
-        let spans =
-            blocking(move || lazy::open(&dir, &record, source, Arc::clone(&node.fetch))).await?;
+        let spans = blocking(move || lazy::open(&dir, &record, source, Arc::clone(&node.fetch))).await?;
         if self.stop.is_cancelled() {
             spans.close();
         }
@@ -225,8 +226,12 @@ impl Layer {
                 self.change(|record| record.verified = true).await;
             }
             Ok(digest) => {
-                let what = format!("its tar has the digest {digest}, the image says {} (diff ID)", record.diff_id);
-                error!(layer = self.key.0, what, "A LAYER ISN'T WHAT ITS IMAGE SAYS: no new container gets it");
+                let what =
+                    format!("its tar has the digest {digest}, the image says {} (diff ID)", record.diff_id);
+                error!(
+                    layer = self.key.0,
+                    what, "A LAYER ISN'T WHAT ITS IMAGE SAYS: no new container gets it"
+                );
                 self.node.metrics.error("diff-id");
                 self.change(|record| record.refuted = Some(what)).await;
             }

@@ -64,7 +64,13 @@ pub(crate) struct Record {
 
 impl Record {
     /// A record of a layer that nothing is there of yet.
-    pub(crate) fn new(repository: &Repository, digest: &Digest, size: u64, media_type: &str, diff_id: &Digest) -> Self {
+    pub(crate) fn new(
+        repository: &Repository,
+        digest: &Digest,
+        size: u64,
+        media_type: &str,
+        diff_id: &Digest,
+    ) -> Self {
         Self {
             version: VERSION,
             stage: Stage::Filling,

@@ -20,7 +20,9 @@ use super::record::{Record, Stage};
 use super::{LayerKey, LayerRequest, Layers, Prepared, Ready, Usage, files};
 use crate::Error;
 use crate::fetch::{BlobSource, RegistrySource, blocking};
-use crate::image::{Content, Image, ImageLayer, ImageOptions, ImageSources, Images, Plan, Unresolved, decide};
+use crate::image::{
+    Content, Image, ImageLayer, ImageOptions, ImageSources, Images, Plan, Unresolved, decide,
+};
 use crate::mounter::is_mount_point;
 
 /// How many locks layers are spread over: one is held while a layer is made or deleted.
@@ -171,7 +173,12 @@ impl Inner {
         }
     }
 
-    async fn take_up_eager(&self, image: &Image, layer: &ImageLayer, key: LayerKey) -> Result<TakenUp, Error> {
+    async fn take_up_eager(
+        &self,
+        image: &Image,
+        layer: &ImageLayer,
+        key: LayerKey,
+    ) -> Result<TakenUp, Error> {
         let _held = self.gate(&key).await;
         if let Some(found) = self.find(&key) {
             return Ok(usable(found, layer));
@@ -327,7 +334,9 @@ impl Layers for LayerStore {
     async fn ready(&self, key: &LayerKey) -> Result<Ready, Error> {
         let layer = self.inner.get(key)?;
         match layer.ready().await {
-            Err(error @ (Error::Corrupt(_) | Error::NotFound(_))) if layer.record().stage != Stage::Filling => {
+            Err(error @ (Error::Corrupt(_) | Error::NotFound(_)))
+                if layer.record().stage != Stage::Filling =>
+            {
                 Err(self.inner.give_up(&layer, &error).await)
             }
             other => other,
