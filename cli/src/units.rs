@@ -17,7 +17,9 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         "g" | "gi" | "gib" => 30,
         "t" | "ti" | "tib" => 40,
         _ => {
-            return Err(format!("unknown unit {suffix:?}: write a number of bytes, or one with K, M, G or T"));
+            return Err(format!(
+                "unknown unit {suffix:?}: write a number of bytes, or one with K, M, G or T"
+            ));
         }
     };
     let number: u64 =
