@@ -102,6 +102,8 @@ struct Key {
 #[derive(Debug, Default)]
 struct Slot {
     grant: Mutex<Option<Arc<Grant>>>,
+    /// Until when it is taken as known that the source has nothing, on [`crate::Clock::elapsed`].
+    none_until: Mutex<Duration>,
     /// Number of grants tried so far.
     tries: AtomicU64,
     /// Held while one is got; holds how the last one failed.
@@ -141,9 +143,14 @@ impl Inner {
         scope: &Scope,
     ) -> Result<Option<(Arc<Grant>, bool)>, Failure> {
         let key = key(endpoint, repository, scope);
-        let at_hand = lock(&self.auth.slot(&key).grant).clone();
+        let slot = self.auth.slot(&key);
+        let at_hand = lock(&slot.grant).clone();
         if let Some(grant) = at_hand.filter(|grant| grant.ends > self.clock.elapsed()) {
             return Ok(Some((grant, true)));
+        }
+        // Sources may run programs: not for each request of what anybody may read.
+        if *lock(&slot.none_until) > self.clock.elapsed() {
+            return Ok(None);
         }
         let Some(ask) = lock(&self.auth.asks).get(&endpoint.name).cloned() else { return Ok(None) };
         let grant = self.new_grant(&key, endpoint, repository, &ask, None).await?;
@@ -260,6 +267,9 @@ impl Inner {
             Ok(grant) => {
                 *turn = None;
                 let grant = grant.map(Arc::new);
+                let none = grant.is_none();
+                *lock(&slot.none_until) =
+                    if none { self.clock.elapsed() + BASIC_LIFE } else { Duration::ZERO };
                 lock(&slot.grant).clone_from(&grant);
                 Ok(grant)
             }

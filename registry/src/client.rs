@@ -21,7 +21,8 @@ use crate::{
     Body, Clock, CredentialSource, Digest, Error, ErrorKind, Repository, SystemClock, media_type, range,
 };
 
-/// What is special about a host.
+/// What is special about a host. Token services and the storage that registries redirect to are hosts of their own: where
+/// they have a private certificate authority, too, they need an entry.
 #[derive(Debug, Clone, Default)]
 pub struct HostConfig {
     /// `host[:port]` as references write it.

@@ -54,8 +54,8 @@ pub const TOKEN_MARGIN: Duration = Duration::from_secs(10);
 /// Life of a token whose service doesn't say: 60 s, as the token specification sets.
 pub const TOKEN_LIFE: Duration = Duration::from_secs(60);
 
-/// Longest time that user name and password are kept before their source is asked again: sources that run a program
-/// are slow, and a changed password should be noticed.
+/// Longest time that user name and password (or that there are none) are kept before their source is asked again: sources
+/// that run a program are slow, and a changed password should be noticed.
 pub const BASIC_LIFE: Duration = Duration::from_secs(300);
 
 /// A signed URL is given up this long before it ends, for the request and for clocks that differ.

@@ -272,3 +272,27 @@ async fn a_403_renews_what_was_kept_and_no_more() {
     assert_eq!(source.asked(), 2, "asked again, and the same password isn't sent again");
     assert_eq!(server.asked().len(), 3);
 }
+
+#[tokio::test]
+async fn having_none_is_remembered_for_a_while() {
+    // Some repositories are for anybody, some aren't.
+    let server = Server::start(|asked, _| {
+        if asked.target.contains("private") {
+            Answer::new(401, "").header("www-authenticate", "Basic realm=\"x\"")
+        } else {
+            Answer::new(200, "x").header("content-type", "text/plain")
+        }
+    })
+    .await;
+    let source = Fixed::new(Ok(None));
+    let (client, clock) =
+        common::clocked_with(common::options(vec![plain(&server.host())]), Arc::clone(&source) as _);
+    let (private, public) = (repository(&server.host(), "private"), repository(&server.host(), "public"));
+    assert_eq!(client.manifest(&private, "1").await.expect_err("refused").kind, ErrorKind::Unauthorized);
+    let before = source.asked();
+    for (seconds, more) in [(0, 1), (0, 1), (299, 1), (2, 2)] {
+        clock.advance(std::time::Duration::from_secs(seconds));
+        client.manifest(&public, "1").await.expect("for anybody");
+        assert_eq!(source.asked() - before, more, "after {seconds} s more");
+    }
+}

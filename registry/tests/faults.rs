@@ -281,3 +281,33 @@ async fn what_waiting_does_not_cure_is_not_retried() {
         assert_eq!((set.registry.count(Kind::BlobRange), clock.slept().len()), (1, 0), "{status}");
     }
 }
+
+#[tokio::test]
+async fn a_trickle_ends_with_the_deadline() {
+    let set = Set::new(Settings::default());
+    let hold = spandrel_fixtures::scripted::Gate::new();
+    set.rule(ranges(Fault::HoldAfter(1000, hold)));
+    let options = ClientOptions {
+        deadline: Duration::from_secs(1),
+        read_timeout: Duration::from_secs(600),
+        ..options(vec![plain(&set.registry.host())])
+    };
+    let client = Client::new(options, std::sync::Arc::new(spandrel_registry::Anonymous)).expect("a client");
+    let error = set.read(&client, 0..200_000).await.expect_err("too slow");
+    assert_eq!(error.kind, ErrorKind::Unavailable);
+    assert!(error.message.contains("deadline"), "{error}");
+}
+
+#[tokio::test]
+async fn a_reader_that_takes_its_time_is_not_punished() {
+    let set = Set::new(Settings::default());
+    set.rule(ranges(Fault::CloseAfter(1000)).nth(0));
+    let (client, clock) = set.client();
+    let mut body = client.blob_range(&set.app, &set.digest, 0..50_000).await.expect("there");
+    let mut got = 0;
+    while let Some(bytes) = body.chunk().await.expect("the deadline is for the registry") {
+        got += bytes.len();
+        clock.advance(Duration::from_secs(3600));
+    }
+    assert_eq!(got, 50_000);
+}
