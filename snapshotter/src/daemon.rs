@@ -17,11 +17,17 @@ use crate::admin::{Admin, Phase};
 use crate::config::Config;
 use crate::layer::Layers;
 use crate::listen;
+use crate::metrics::Metrics;
 use crate::node::Node;
+use crate::root::Root;
 use crate::service::grpc::Service;
+use crate::snapshots::{self, Snapshots};
 
 /// Longest that calls under way are waited for when the daemon stops: those that wait for a layer would take for ever.
 const CALLS_WAIT: Duration = Duration::from_secs(3);
+
+/// Longest that removals under way are waited for when the daemon stops; the next start finishes what is left.
+const REMOVALS_WAIT: Duration = Duration::from_secs(5);
 
 /// Longest that `systemctl` may take to say whether the system is going down.
 const SYSTEMCTL_WAIT: Duration = Duration::from_secs(2);
@@ -36,7 +42,14 @@ pub async fn run(config: &Config) -> Result<(), Error> {
     let stop = stop_signal()?;
     let metrics_address =
         config.metrics.listen().map_err(|error| Error::InvalidArgument(error.to_string()))?;
-    let node = Node::start(config).await?;
+    let node = Node::start(Root::open(&config.root)?, config).await?;
+    let options = snapshots::Options {
+        root: node.root.path().to_path_buf(),
+        keep_mounted: config.snapshots.keep_mounted as usize,
+        pending_wait: config.snapshots.pending_wait.0,
+    };
+    let snapshots = Snapshots::open(&options, Arc::clone(&node.layers) as _, Arc::clone(&node.metrics))?;
+    snapshots.restore().await?;
     let admin = Admin::new(Arc::clone(&node.metrics), Arc::clone(&node.layers) as Arc<dyn Layers>);
     let _admin_socket = match &metrics_address {
         Some(address) => admin.serve(address).await?,
@@ -44,7 +57,7 @@ pub async fn run(config: &Config) -> Result<(), Error> {
     };
     let (listener, socket) = listen::unix(&config.address)?;
     let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
-    let mut serving = tokio::spawn(serve(listener, Arc::clone(&node.snapshots), &node, stopped));
+    let mut serving = tokio::spawn(serve(listener, &snapshots, &node.metrics, stopped));
     admin.set_phase(Phase::Serving);
     tracing::info!(address = %config.address.display(), "serving snapshots");
     notify(&[NotifyState::Ready]);
@@ -64,11 +77,14 @@ pub async fn run(config: &Config) -> Result<(), Error> {
         tracing::info!("calls that still wait are broken off");
         serving.abort();
     }
-    say_who_loses(&node);
-    node.stop().await;
+    say_who_loses(&snapshots);
+    snapshots.finish_background(REMOVALS_WAIT).await;
+    node.layers.shutdown().await;
     if system_is_stopping().await {
+        // Nothing orders these mounts against this service: without us they would hold up the system's end.
         tracing::info!("the system is going down: taking the mounts away");
-        node.take_mounts_away().await;
+        snapshots.unmount_all().await;
+        node.device.unmount();
     }
     tracing::info!("stopped");
     result
@@ -77,11 +93,11 @@ pub async fn run(config: &Config) -> Result<(), Error> {
 /// Serves the snapshots service until `stopped` says so and no call is under way.
 fn serve(
     listener: UnixListener,
-    snapshots: Arc<crate::snapshots::Snapshots>,
-    node: &Node,
+    snapshots: &Arc<Snapshots>,
+    metrics: &Arc<Metrics>,
     stopped: tokio::sync::oneshot::Receiver<()>,
 ) -> impl Future<Output = Result<(), tonic::transport::Error>> + Send + use<> {
-    let service = Service::new(Arc::new(snapshots), Arc::clone(&node.metrics)).into_server();
+    let service = Service::new(Arc::new(Arc::clone(snapshots)), Arc::clone(metrics)).into_server();
     Server::builder().add_service(service).serve_with_incoming_shutdown(
         UnixListenerStream::new(listener),
         async move {
@@ -122,8 +138,8 @@ pub(crate) fn notify(states: &[NotifyState<'_>]) {
     }
 }
 
-fn say_who_loses(node: &Node) {
-    match node.snapshots.lazy_containers() {
+fn say_who_loses(snapshots: &Snapshots) {
+    match snapshots.lazy_containers() {
         Ok(0) => {}
         Ok(containers) => tracing::warn!(
             containers,

@@ -4,6 +4,7 @@ pub mod admin;
 pub mod config;
 pub mod daemon;
 pub mod device;
+pub mod embedded;
 mod error;
 mod fetch;
 mod image;

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
@@ -26,6 +26,15 @@ const NAMES: [(u64, &str); 8] = [
     (0x6573_5546, "FUSE"),
     (0x8584_58f6, "ramfs"),
 ];
+
+/// The file that is locked.
+pub(crate) const LOCK: &str = "lock";
+
+/// What the error says when another process has the root.
+pub(crate) const TAKEN: &str = "another process has it";
+
+/// How often a lock file may vanish while it is being locked, by processes that end just then.
+const LOCK_TRIES: usize = 10;
 
 /// The root of a running daemon. No other process gets it while this lives.
 #[derive(Debug)]
@@ -55,21 +64,31 @@ impl Root {
         check_file_system(path)?;
         fs::set_permissions(path, Permissions::from_mode(0o700))
             .map_err(|error| failed("its mode cannot be set", &error))?;
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(path.join("lock"))
-            .map_err(|error| failed("cannot open the file lock", &error))?;
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { path: path.clone(), _lock: lock }),
-            Err(Errno::WOULDBLOCK) => Err(Error::FailedPrecondition(format!(
-                "root {}: another process has it: stop that one, or choose another root",
-                path.display()
-            ))),
-            Err(error) => Err(failed("cannot be locked", &error.into())),
+        for _ in 0..LOCK_TRIES {
+            let lock = OpenOptions::new()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .mode(0o600)
+                .open(path.join(LOCK))
+                .map_err(|error| failed("cannot open the file lock", &error))?;
+            match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(Errno::WOULDBLOCK) => {
+                    return Err(Error::FailedPrecondition(format!(
+                        "root {}: {TAKEN}: stop that one, or choose another root",
+                        path.display()
+                    )));
+                }
+                Err(error) => return Err(failed("cannot be locked", &error.into())),
+            }
+            // Who had it before may have deleted it: then it isn't the one that the next process will find.
+            let ours = lock.metadata().map_err(|error| failed("cannot read the file lock", &error))?.ino();
+            if fs::symlink_metadata(path.join(LOCK)).is_ok_and(|found| found.ino() == ours) {
+                return Ok(Self { path: path.clone(), _lock: lock });
+            }
         }
+        Err(Error::Unavailable(format!("root {}: its lock file goes again and again", path.display())))
     }
 
     /// Where it is, without symbolic links.

@@ -415,7 +415,7 @@ fn check_socket(key: &str, path: &Path) -> Result<(), ConfigError> {
 }
 
 /// Checks that a root can stand in the mounts that containerd is told.
-fn check_root(root: &Path) -> Result<(), ConfigError> {
+pub(crate) fn check_root(root: &Path) -> Result<(), ConfigError> {
     let plain = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+@=%~".contains(c));
     if !root.is_absolute() || root == Path::new("/") {
         return Err(wrong("root", root, "must be an absolute path below /"));

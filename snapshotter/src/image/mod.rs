@@ -29,6 +29,7 @@ use crate::metrics::Metrics;
 
 pub(crate) use content::Content;
 pub(crate) use decide::{Plan, decide};
+pub(crate) use resolve::chain_ids;
 
 /// How long a failure to ask a registry answers for it: the other layers of the image come at once, and each would wait
 /// for the registry as long as the first did.

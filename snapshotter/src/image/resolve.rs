@@ -269,7 +269,7 @@ pub(super) async fn ztoc(source: &dyn ImageSource, descriptor: &Descriptor) -> R
 }
 
 /// The chain IDs of layers with these diff IDs, as the image specification has them.
-fn chain_ids(diff_ids: &[Digest]) -> Vec<String> {
+pub(crate) fn chain_ids(diff_ids: &[Digest]) -> Vec<String> {
     let mut chain: Vec<String> = Vec::with_capacity(diff_ids.len());
     for diff_id in diff_ids {
         let id = match chain.last() {
