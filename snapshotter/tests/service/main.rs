@@ -6,4 +6,5 @@ mod command_line;
 mod containerd;
 mod daemon;
 mod lifecycle;
+mod mount;
 mod rpc;
