@@ -71,7 +71,7 @@ pub(super) fn left_over(root: &Path, dir: &Path) -> Result<Vec<PathBuf>, Error> 
 fn left_over_in(table: &[u8], root: &Path, dir: &Path) -> Vec<PathBuf> {
     let lowers = [b"lowerdir=", root.as_os_str().as_bytes(), b"/"].concat();
     let ours = |line: &&[u8]| {
-        let Some(target) = line.split(|&byte| byte == b' ').nth(4).map(unescaped) else { return None };
+        let target = line.split(|&byte| byte == b' ').nth(4).map(unescaped)?;
         let overlay = target == dir && line.windows(lowers.len()).any(|window| window == lowers);
         (overlay || target.starts_with(root)).then_some(target)
     };
