@@ -153,6 +153,12 @@ fn middle(below: &Names) -> Vec<u8> {
         };
         changes.add(&name, entry);
     }
+    for (name, time) in
+        [("last", "9223372036.854775807"), ("too late", "9223372036.854775808"), ("early", "-1")]
+    {
+        let name = format!("usr/share/middle/{name}");
+        changes.add(name.as_bytes(), Entry::file(&name, "").pax("mtime", time));
+    }
     changes.add(b"dev/x", Entry::char_device("dev/x", 1, 3).mode(0o666));
     changes.add(b"dev/y", Entry::block_device("dev/y", 259, 70_000));
     changes.add(HIDDEN.as_bytes(), Entry::dir(HIDDEN));
