@@ -4,6 +4,7 @@
 mod create;
 mod faults;
 mod get_file;
+mod interop;
 mod store;
 mod support;
 mod ztoc;
