@@ -2,6 +2,8 @@
 
 pub mod create;
 pub mod index;
+pub mod mount;
+pub mod pull;
 pub mod push;
 pub mod ztoc;
 
@@ -23,7 +25,12 @@ pub enum Command {
     /// Show, read and build zTOCs, the indexes of single layers
     #[command(subcommand)]
     Ztoc(ztoc::Command),
-    // `pull`, `mount` and `unmount` go here, each with a file beside these.
+    /// Pull an image into containerd, lazily
+    Pull(pull::Args),
+    /// Mount an image's root file system lazily, without containerd
+    Mount(mount::Args),
+    /// End such a mount
+    Unmount(mount::UnmountArgs),
 }
 
 impl Command {
@@ -37,6 +44,9 @@ impl Command {
             Self::Push(args) => push::run(args, global).await,
             Self::Index(command) => index::run(command, global).await,
             Self::Ztoc(command) => ztoc::run(command, global).await,
+            Self::Pull(args) => pull::run(args, global).await,
+            Self::Mount(args) => mount::run(args, global),
+            Self::Unmount(args) => mount::unmount(args),
         }
     }
 }

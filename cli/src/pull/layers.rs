@@ -145,6 +145,7 @@ fn start_downloads(session: &Session, plan: Plan<'_>, first: usize, tell: &Tell)
                 if session.has(&layer.digest).await? {
                     return Ok(());
                 }
+                tell(PullEvent::Download(layer.digest.clone(), layer.size));
                 let body = client
                     .blob_range(&repository, &layer.digest, 0..layer.size)
                     .await

@@ -72,6 +72,8 @@ pub struct PulledLayer {
 /// What is told while it is going on.
 #[derive(Debug, Clone)]
 pub enum PullEvent {
+    /// The download of a layer's blob of so many bytes begins.
+    Download(Digest, u64),
     /// A layer's snapshot is there.
     Layer(PulledLayer),
     /// So many bytes of a layer's blob have arrived.
