@@ -18,5 +18,7 @@ pub(crate) mod testing;
 
 pub(crate) use headers::Headers;
 pub(crate) use shared::{Settings, Shared, blocking};
+#[cfg(test)]
+pub(crate) use source::Cause;
 pub(crate) use source::{BlobSource, RegistrySource, SourceError};
 pub(crate) use spans::{Files, Spans};

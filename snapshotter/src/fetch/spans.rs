@@ -397,7 +397,7 @@ impl Spans {
             () = batch.interrupt.cancelled() => {
                 Err(Error::Unavailable(format!("{}: it is being unmounted", self.name)))
             }
-            ended = tokio::time::timeout_at(deadline, self.tries(batch, cause, &last)) => {
+            ended = tokio::time::timeout_at(deadline, self.tries(batch, cause, deadline, &last)) => {
                 ended.unwrap_or_else(|_| {
                     let last: Option<SourceError> = last.lock().unwrap_or_else(PoisonError::into_inner).take();
                     let waited = self.shared.read_timeout.as_secs();
@@ -427,6 +427,7 @@ impl Spans {
         self: &Arc<Self>,
         batch: &Batch,
         cause: &'static str,
+        deadline: Instant,
         last: &Mutex<Option<SourceError>>,
     ) -> Result<(), Error> {
         let mut backoff = MIN_BACKOFF;
@@ -449,7 +450,9 @@ impl Spans {
                     if batch.ids().len() < landed_before {
                         backoff = MIN_BACKOFF; // it made some way
                     }
-                    tokio::time::sleep(backoff).await;
+                    // Not past the deadline: the registry may be back before it.
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    tokio::time::sleep(backoff.min((left / 2).max(MIN_BACKOFF))).await;
                     backoff = (backoff * 2).min(MAX_BACKOFF);
                 }
             }

@@ -8,6 +8,8 @@ mod content;
 mod decide;
 mod resolve;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;

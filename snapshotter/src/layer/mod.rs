@@ -13,6 +13,8 @@ mod record;
 pub mod store;
 pub(crate) mod stream;
 mod table;
+#[cfg(test)]
+mod tests;
 mod unpack;
 mod verify;
 

@@ -90,6 +90,19 @@ impl LayerStore {
         };
         Ok(Arc::new(Self { inner: Arc::new(inner) }))
     }
+
+    /// Waits until a complete lazy layer was compared with its diff ID, and says whether it is what that says.
+    #[cfg(test)]
+    pub(super) async fn verified(&self, key: &LayerKey) -> bool {
+        let layer = self.inner.get(key).expect("it is there");
+        loop {
+            let record = layer.record();
+            if record.verified || record.refuted.is_some() {
+                return record.verified;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
 }
 
 impl Inner {

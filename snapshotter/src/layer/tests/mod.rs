@@ -1,0 +1,179 @@
+//! Tests of layers with blobs and images in memory, and real mounts: FUSE and EROFS are the kernel's own.
+
+mod eager;
+mod lazy;
+mod restart;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use spandrel_fixtures::require;
+use spandrel_registry::Digest;
+use spandrel_soci::source::ImageSource;
+use tempfile::TempDir;
+
+use super::node::{Node, Sources};
+use super::*;
+use crate::device::{Device, DeviceOptions};
+use crate::fetch::BlobSource;
+use crate::fetch::testing::{Blob, TestLayer};
+use crate::image::testing::{GZIP, Listed, MemoryImage};
+use crate::image::{ImageOptions, ImageSources, Images};
+use crate::metrics::Metrics;
+use crate::mounter::{Helper, Mounter};
+
+/// Argument by which the mount helper of a test knows itself.
+const HELPER_MARK: &str = "no-test-has-this-name";
+
+/// Not a test of its own: other tests' mount helpers run in it.
+#[test]
+fn as_mount_helper() {
+    if std::env::args().any(|arg| arg == HELPER_MARK) {
+        crate::mounter::run().expect("helps until the line is closed");
+    }
+}
+
+/// This test program, as a mount helper.
+pub(crate) fn helper() -> Helper {
+    let args = ["layer::tests::as_mount_helper", "--exact", "--nocapture", "--skip", HELPER_MARK];
+    Helper {
+        program: std::env::current_exe().expect("this program"),
+        args: args.into_iter().map(Into::into).collect(),
+    }
+}
+
+/// Whether the machine has what these tests need, and a directory on a plain disk.
+pub(crate) fn disk() -> Option<TempDir> {
+    (require::root() && require::fuse() && require::erofs()).then(require::plain_disk)?
+}
+
+type Blobs = Arc<Mutex<BTreeMap<String, Arc<Blob>>>>;
+
+/// A node with everything but a network.
+pub(crate) struct Bench {
+    pub store: Arc<LayerStore>,
+    pub device: Arc<Device>,
+    pub metrics: Arc<Metrics>,
+    /// Blobs by digest.
+    pub blobs: Blobs,
+    root: PathBuf,
+    targets: Mutex<Vec<PathBuf>>,
+}
+
+impl Bench {
+    /// A node with its root in `dir`, for which `image` is all images. Layers of 1000 bytes aren't small.
+    pub(crate) fn new(dir: &Path, image: Arc<MemoryImage>, blobs: &Blobs) -> Self {
+        Self::with(dir, image, blobs, |_| {})
+    }
+
+    pub(crate) fn with(
+        dir: &Path,
+        image: Arc<MemoryImage>,
+        blobs: &Blobs,
+        change: impl FnOnce(&mut StoreOptions),
+    ) -> Self {
+        let metrics = Metrics::new();
+        let device_options = DeviceOptions { dir: dir.join("device"), threads: 2 };
+        let device = Arc::new(Device::mount(&device_options, Arc::clone(&metrics)).expect("FUSE mounts"));
+        let mut options = StoreOptions::new(dir);
+        options.min_layer_size = 1000;
+        options.close_patience = Duration::from_secs(10);
+        change(&mut options);
+        let all = Arc::clone(blobs);
+        let sources: Sources = Arc::new(move |_, digest| -> Arc<dyn BlobSource> {
+            let blob = all.lock().expect("not poisoned").get(digest.as_str()).cloned();
+            blob.expect("a blob of the test")
+        });
+        let images: ImageSources = Box::new(move |_| -> Arc<dyn ImageSource> { Arc::clone(&image) as _ });
+        let image_options = ImageOptions {
+            v1: true,
+            v2: true,
+            min_layer_size: options.min_layer_size,
+            memory: options.image_memory,
+        };
+        let images = Images::new(images, None, image_options, Arc::clone(&metrics));
+        let mounter = Arc::new(Mounter::new(helper()));
+        let node = Node::new(options, Arc::clone(&device), mounter, Arc::clone(&metrics), sources);
+        let store = LayerStore::with(node, images).expect("opens");
+        let root = dir.to_path_buf();
+        Self { store, device, metrics, blobs: Arc::clone(blobs), root, targets: Mutex::default() }
+    }
+
+    /// Takes up the layer at `position` of `image`.
+    pub(crate) async fn prepare(&self, image: &MemoryImage, position: usize) -> LayerKey {
+        match self.store.prepare(&image.request(position)).await.expect("prepares") {
+            Prepared::Remote(key) => key,
+            Prepared::Ordinary(reason) => panic!("ordinary: {reason}"),
+        }
+    }
+
+    /// Mounts a layer on a fresh directory.
+    pub(crate) async fn mount(&self, key: &LayerKey) -> PathBuf {
+        let target = {
+            let mut targets = self.targets.lock().expect("not poisoned");
+            let target = self.root.join(format!("mount-{}", targets.len()));
+            targets.push(target.clone());
+            target
+        };
+        std::fs::create_dir_all(&target).expect("a directory");
+        self.store.mount(key, &target).await.expect("mounts");
+        target
+    }
+
+    pub(crate) fn blob(&self, layer: &TestLayer) -> Arc<Blob> {
+        Arc::clone(&self.blobs.lock().expect("not poisoned")[Digest::sha256(&layer.blob).as_str()])
+    }
+
+    /// What lies below `layers/`.
+    pub(crate) fn on_disk(&self) -> Vec<String> {
+        on_disk(&self.root)
+    }
+
+    pub(crate) fn errors(&self, class: &'static str) -> u64 {
+        self.metrics.errors.get_or_create(&[("class", class)]).get()
+    }
+}
+
+pub(crate) fn on_disk(root: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(root.join("layers")).expect("a directory");
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("text")).collect();
+    names.sort();
+    names
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        for target in self.targets.lock().expect("not poisoned").iter() {
+            while rustix::mount::unmount(target, rustix::mount::UnmountFlags::DETACH).is_ok() {}
+        }
+        self.device.unmount();
+    }
+}
+
+/// An image of `layers`, each with or without a zTOC, and their blobs.
+pub(crate) fn image(
+    layers: &[(&TestLayer, bool)],
+    version: spandrel_soci::index::Version,
+) -> (Arc<MemoryImage>, Blobs) {
+    let mut blobs = BTreeMap::new();
+    let listed = layers.iter().map(|(layer, indexed)| {
+        let listed =
+            Listed::new(GZIP, &layer.blob, &layer.tar, indexed.then_some(layer.ztoc_bytes.as_slice()));
+        blobs.insert(listed.digest.to_string(), Blob::new(layer.blob.clone()));
+        listed
+    });
+    let image = MemoryImage::new(listed.collect(), version);
+    (image, Arc::new(Mutex::new(blobs)))
+}
+
+/// Runs `work`, which waits for the kernel (and so maybe for this process), on a thread of its own.
+pub(crate) async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.expect("doesn't panic")
+}
+
+pub(crate) async fn contents(path: PathBuf) -> std::io::Result<Vec<u8>> {
+    apart(move || std::fs::read(path)).await
+}
