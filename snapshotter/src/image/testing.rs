@@ -9,7 +9,7 @@ use serde_json::json;
 use spandrel_registry::manifest::Descriptor;
 use spandrel_registry::{Digest, ErrorKind, FetchedManifest};
 use spandrel_soci::index::{INDEX_V1, IndexManifest, LayerZtoc, Version};
-use spandrel_soci::source::{BlobStream, ImageSource};
+use spandrel_soci::source::{BlobSource, BlobStream, ImageSource};
 
 use crate::layer::LayerRequest;
 
@@ -193,10 +193,6 @@ pub(crate) fn descriptor(media_type: &str, digest: &Digest, size: u64) -> Descri
 
 #[async_trait]
 impl ImageSource for MemoryImage {
-    fn name(&self) -> String {
-        "registry.example/app".to_owned()
-    }
-
     async fn manifest(&self, part: &str) -> Result<FetchedManifest, spandrel_soci::Error> {
         let bytes = self.get("manifest", part)?;
         Ok(FetchedManifest { media_type: INDEX_V1.to_owned(), digest: Digest::sha256(&bytes), bytes })
@@ -214,6 +210,13 @@ impl ImageSource for MemoryImage {
 
     async fn blob(&self, digest: &Digest, _: u64) -> Result<Bytes, spandrel_soci::Error> {
         self.get("blob", digest.as_str())
+    }
+}
+
+#[async_trait]
+impl BlobSource for MemoryImage {
+    fn name(&self) -> String {
+        "registry.example/app".to_owned()
     }
 
     async fn blob_range(
