@@ -311,3 +311,48 @@ async fn a_reader_that_takes_its_time_is_not_punished() {
     }
     assert_eq!(got, 50_000);
 }
+
+#[tokio::test]
+async fn whatever_goes_wrong_no_byte_is_wrong() {
+    // Ends of ranges and faults from a fixed sequence, so that a failure can be had again.
+    let numbers = noise(40 * 40);
+    let mut numbers =
+        numbers.chunks(4).map(|four| u32::from_le_bytes(four.try_into().expect("four bytes")) as usize);
+    let mut next = move |below: usize| numbers.next().expect("enough numbers") % below;
+    let (mut ended_well, mut ended_badly) = (0, 0);
+    for round in 0..40 {
+        let set = Set::new(Settings::default());
+        for number in 0..4 {
+            let at = next(120_000);
+            let fault = match next(8) {
+                0 => Fault::ResetAfter(at),
+                1 | 2 => Fault::CloseAfter(at),
+                3 => Fault::IgnoreRange,
+                4 => Fault::Short(at / 1000 + 1),
+                5 => Fault::Longer(at / 1000 + 1),
+                6 => Fault::status(502),
+                _ => Fault::ContentRange(format!("bytes {at}-{}/300000", at + 10)),
+            };
+            set.rule(ranges(fault).nth(number));
+        }
+        let (client, _) =
+            clocked(ClientOptions { max_retries: 3, ..options(vec![plain(&set.registry.host())]) });
+        let (one, other) = (next(300_000), next(300_000));
+        let range = one.min(other)..one.max(other);
+        let wanted = range.start as u64..range.end as u64;
+        match set.read(&client, wanted.clone()).await {
+            Ok(bytes) => {
+                assert!(bytes == set.blob.slice(range.clone()), "round {round}: {range:?} is wrong");
+                ended_well += 1;
+            }
+            Err(error) => {
+                assert!(
+                    matches!(error.kind, ErrorKind::Corrupt | ErrorKind::Unavailable),
+                    "round {round}: {error}"
+                );
+                ended_badly += 1;
+            }
+        }
+    }
+    assert!(ended_well > 5 && ended_badly > 0, "both ends were seen: {ended_well}, {ended_badly}");
+}

@@ -90,7 +90,7 @@ type Script = Arc<dyn Fn(&Asked, usize) -> Answer + Send + Sync>;
 pub struct Server {
     pub address: SocketAddr,
     asked: Arc<Mutex<Vec<Asked>>>,
-    connections: Arc<AtomicUsize>,
+    greetings: Arc<AtomicUsize>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -100,16 +100,15 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let asked: Arc<Mutex<Vec<Asked>>> = Arc::default();
-        let connections = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&connections);
+        let greetings = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&greetings);
         let (script, log): (Script, _) = (Arc::new(script), Arc::clone(&asked));
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                count.fetch_add(1, Ordering::SeqCst);
-                tokio::spawn(serve(stream, Arc::clone(&script), Arc::clone(&log)));
+                tokio::spawn(serve(stream, Arc::clone(&script), Arc::clone(&log), Arc::clone(&count)));
             }
         });
-        Self { address, asked, connections, task }
+        Self { address, asked, greetings, task }
     }
 
     pub fn host(&self) -> String {
@@ -120,9 +119,9 @@ impl Server {
         format!("http://{}", self.address)
     }
 
-    /// How many connections were made so far.
-    pub fn connections(&self) -> usize {
-        self.connections.load(Ordering::SeqCst)
+    /// How many connections began with something that is no HTTP: a TLS greeting.
+    pub fn greetings(&self) -> usize {
+        self.greetings.load(Ordering::SeqCst)
     }
 
     /// What was asked so far.
@@ -142,7 +141,17 @@ impl Drop for Server {
     }
 }
 
-async fn serve(mut stream: TcpStream, script: Script, log: Arc<Mutex<Vec<Asked>>>) {
+async fn serve(
+    mut stream: TcpStream,
+    script: Script,
+    log: Arc<Mutex<Vec<Asked>>>,
+    greetings: Arc<AtomicUsize>,
+) {
+    let mut first = [0];
+    if stream.peek(&mut first).await.is_ok_and(|len| len == 1) && !first[0].is_ascii_uppercase() {
+        greetings.fetch_add(1, Ordering::SeqCst);
+        return;
+    }
     while let Some(asked) = read(&mut stream).await {
         let number = {
             let mut log = log.lock().expect("whole");
@@ -157,14 +166,11 @@ async fn serve(mut stream: TcpStream, script: Script, log: Arc<Mutex<Vec<Asked>>
     }
 }
 
-/// Reads one request; `None` at the end, or for what is no HTTP (a TLS greeting).
+/// Reads one request; `None` at the end.
 async fn read(stream: &mut TcpStream) -> Option<Asked> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.ok()?);
-        if !head[0].is_ascii_uppercase() {
-            return None;
-        }
     }
     let head = String::from_utf8(head).ok()?;
     let mut lines = head.lines();
