@@ -88,15 +88,18 @@ impl Body {
         Ok(body)
     }
 
-    /// The next piece, or `None` when all bytes that were asked for have come.
+    /// The next piece, or `None` when all bytes that were asked for have come. The future can be dropped and a new one
+    /// made: no byte is lost.
     ///
     /// # Errors
     /// When the connection breaks, the body ends early or runs over, and no retry helped.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
         let now = self.inner.clock.elapsed();
-        if let Some(left_at) = self.left_at.take() {
+        if let Some(left_at) = self.left_at {
             self.pursuit.pause(now.saturating_sub(left_at));
         }
+        // Also for a caller that drops the future: what it waited in vain isn't counted against the next call.
+        self.left_at = Some(now);
         let result = self.next().await;
         self.left_at = Some(self.inner.clock.elapsed());
         result

@@ -313,6 +313,32 @@ async fn a_reader_that_takes_its_time_is_not_punished() {
 }
 
 #[tokio::test]
+async fn a_read_can_be_given_up_and_taken_up_again() {
+    let set = Set::new(Settings::default());
+    let gate = spandrel_fixtures::scripted::Gate::new();
+    set.rule(ranges(Fault::HoldAfter(1000, gate.clone())));
+    let (client, _) = set.client();
+    let mut body = client.blob_range(&set.app, &set.digest, 0..50_000).await.expect("there");
+    let mut got = Vec::new();
+    let mut given_up = 0;
+    loop {
+        match tokio::time::timeout(Duration::from_millis(50), body.chunk()).await {
+            Ok(Ok(Some(bytes))) => got.extend_from_slice(&bytes),
+            Ok(Ok(None)) => break,
+            Ok(Err(error)) => panic!("{error}"),
+            Err(_) => {
+                given_up += 1;
+                if given_up == 2 {
+                    gate.open();
+                }
+            }
+        }
+    }
+    assert!(given_up >= 2 && got == set.blob.slice(0..50_000));
+    assert_eq!(set.registry.count(Kind::BlobRange), 1);
+}
+
+#[tokio::test]
 async fn whatever_goes_wrong_no_byte_is_wrong() {
     // Ends of ranges and faults from a fixed sequence, so that a failure can be had again.
     let numbers = noise(40 * 40);
