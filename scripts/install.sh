@@ -52,11 +52,17 @@ need_packages() {
     locked apt_install "${missing[@]}"
 }
 
-# Nothing is removed for it, and no service that comes with a package is started: tests and demo start their own.
+# Nothing is removed for it, and no service that comes with a package is started: tests and demo start their own. What
+# apt says is only of interest when it fails.
 apt_install() {
-    local apt=(env DEBIAN_FRONTEND=noninteractive SYSTEMD_OFFLINE=1 apt-get -q -o DPkg::Lock::Timeout=500)
-    "${apt[@]}" update </dev/null
-    "${apt[@]}" install -y --no-install-recommends --no-remove "$@" </dev/null
+    local log apt=(env DEBIAN_FRONTEND=noninteractive SYSTEMD_OFFLINE=1 apt-get -q -o DPkg::Lock::Timeout=500 -o Dpkg::Use-Pty=0)
+    log=$(mktemp)
+    if ! { "${apt[@]}" update && "${apt[@]}" install -y --no-install-recommends --no-remove "$@"; } </dev/null >"$log" 2>&1; then
+        cat "$log" >&2
+        rm -f "$log"
+        die "these packages could not be installed: $*"
+    fi
+    rm -f "$log"
 }
 
 # ---- Rust
