@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use spandrel_ztoc::limits::MAX_SPAN_LEN;
+
 /// A number of bytes: `4194304`, `4MiB`, `4M`, `4m`. Suffixes count by 1024, as docker's and soci's users expect.
 ///
 /// # Errors
@@ -27,13 +29,14 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << shift).ok_or_else(|| "that is more than 64 bits hold".to_owned())
 }
 
-/// As [`parse_size`], and not 0.
+/// As [`parse_size`], and a length that a span can have.
 ///
 /// # Errors
-/// As [`parse_size`], and for 0.
+/// As [`parse_size`], and for 0 and what no reader holds in memory.
 pub fn parse_span_size(text: &str) -> Result<u64, String> {
     match parse_size(text)? {
         0 => Err("spans need a length".to_owned()),
+        size if size > MAX_SPAN_LEN => Err(format!("a span may have {MAX_SPAN_LEN} bytes at most")),
         size => Ok(size),
     }
 }
@@ -107,6 +110,8 @@ mod tests {
             assert_eq!(parse_size(text).ok(), want, "{text:?}");
         }
         assert!(parse_span_size("0").is_err());
+        assert_eq!(parse_span_size("1G"), Ok(1 << 30));
+        assert!(parse_span_size("1073741825").is_err());
     }
 
     #[test]

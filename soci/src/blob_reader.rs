@@ -7,7 +7,6 @@ use std::io::{self, Read};
 
 use bytes::{Buf as _, Bytes};
 use sha2::{Digest as _, Sha256, Sha512};
-use spandrel_registry::Digest;
 use tokio::sync::mpsc;
 
 use crate::Error;
@@ -42,10 +41,10 @@ pub(crate) struct BlobFeed {
     pieces: mpsc::Sender<Piece>,
 }
 
-/// Both sides of a bridge for a blob whose digest is of the same algorithm as `digest`.
-pub(crate) fn bridge(digest: &Digest) -> (BlobFeed, BlobReader) {
+/// Both sides of a bridge for bytes whose digest is taken by `algorithm`: `sha256` or `sha512`.
+pub(crate) fn bridge(algorithm: &str) -> (BlobFeed, BlobReader) {
     let (sender, receiver) = mpsc::channel(PIECES);
-    let hasher = match digest.algorithm() {
+    let hasher = match algorithm {
         "sha512" => Hasher::Sha512(Sha512::new()),
         _ => Hasher::Sha256(Sha256::new()),
     };

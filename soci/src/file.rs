@@ -1,21 +1,29 @@
 //! Reads one file of a layer through its zTOC: only the spans that hold it are fetched, and each is checked before a byte
 //! of it is used.
 
-use std::io::Write;
+use std::io::{self, Read as _, Write};
 use std::ops::Range;
 use std::sync::Arc;
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use spandrel_registry::Digest;
 use spandrel_ztoc::tree::{InodeKind, Tree};
-use spandrel_ztoc::{Sha256Digest, Span, SpanId, SpanTable, WINDOW_LEN, Ztoc, decode_span};
+use spandrel_ztoc::{Span, SpanDecoder, SpanId, SpanTable, WINDOW_LEN, Ztoc};
 
 use crate::Error;
+use crate::blob_reader::{BlobReader, bridge};
 use crate::source::BlobSource;
 
 /// How many spans are on their way at once: enough to hide a round trip behind decoding, and with spans of 4 MiB little
 /// memory.
 const SPANS_AHEAD: usize = 4;
+
+/// Spans longer than this, in bytes of stream, are fetched one at a time: a hostile zTOC may have spans of a GiB, and each is
+/// held in memory.
+const LONG_SPAN: u64 = 64 << 20;
+
+/// How much is decoded at once, in bytes.
+const PIECE_LEN: usize = 64 << 10;
 
 /// How many symbolic links are followed on the way to a file: what Linux does.
 const MAX_LINKS: usize = 40;
@@ -112,23 +120,23 @@ pub async fn copy(
     out: &mut dyn Write,
     arrived: &(dyn Fn(u64) + Sync),
 ) -> Result<(), Error> {
-    let bad = |source| Error::Layer { layer: layer.to_string(), source };
-    let spans = SpanTable::new(&ztoc).map_err(bad)?;
-    let wanted: Vec<Span> = spans.covering(range.clone()).filter_map(|id| spans.get(SpanId(id))).collect();
-    let fetches: Vec<_> =
-        wanted.into_iter().map(|span| fetch(source, layer, Arc::clone(&ztoc), span, arrived)).collect();
-    let mut decoded = futures_util::stream::iter(fetches).buffered(SPANS_AHEAD);
+    let spans = SpanTable::new(&ztoc).map_err(|source| Error::Layer { layer: layer.to_string(), source })?;
+    let wanted = || spans.covering(range.clone()).filter_map(|id| spans.get(SpanId(id)));
+    let longest = wanted().map(|span| span.uncompressed.end - span.uncompressed.start).max().unwrap_or(0);
+    let ahead = if longest > LONG_SPAN { 1 } else { SPANS_AHEAD };
+    let fetches = wanted().map(|span| fetch(source, layer, Arc::clone(&ztoc), span, arrived));
+    let mut decoded = futures_util::stream::iter(fetches).buffered(ahead);
     while let Some((span, bytes)) = decoded.try_next().await? {
         let from = range.start.max(span.uncompressed.start) - span.uncompressed.start;
         let to = range.end.min(span.uncompressed.end) - span.uncompressed.start;
         // Both lie within the span, which is in memory.
         let (from, to) = (usize::try_from(from).unwrap_or(0), usize::try_from(to).unwrap_or(0));
-        let part = bytes.get(from..to).unwrap_or_default();
-        out.write_all(part).map_err(Error::Output)?;
+        out.write_all(bytes.get(from..to).unwrap_or_default()).map_err(Error::Output)?;
     }
     Ok(())
 }
 
+/// A span and what it decodes to, checked.
 async fn fetch(
     source: &dyn BlobSource,
     layer: &Digest,
@@ -137,37 +145,56 @@ async fn fetch(
     arrived: &(dyn Fn(u64) + Sync),
 ) -> Result<(Span, Vec<u8>), Error> {
     let mut stream = source.blob_range(layer, span.compressed.clone()).await?;
-    let mut bytes = Vec::new();
-    while let Some(piece) = stream.chunk().await? {
-        arrived(piece.len() as u64);
-        bytes.extend_from_slice(&piece);
+    let (feed, reader) = bridge("sha256");
+    let wanted = span.clone();
+    let thread = tokio::task::spawn_blocking(move || decode(reader, &ztoc, &wanted));
+    let fed = feed.feed(&mut *stream, arrived).await;
+    let decoded = thread.await.map_err(|error| Error::Worker(error.to_string()))?;
+    // When the network failed, what the thread says is only that its bytes broke off.
+    fed?;
+    let bad = |source| Error::Layer { layer: layer.to_string(), source };
+    let (decoded, got) = decoded.map_err(|error| bad(error.into()))?;
+    let want = span.digest.to_string();
+    // Before anything is made of what was decoded, or of why it couldn't be.
+    if got != want {
+        return Err(Error::Span {
+            layer: layer.to_string(),
+            name: source.name(),
+            span: span.id.0,
+            got,
+            want,
+        });
     }
-    let layer = layer.to_string();
-    let name = source.name();
-    tokio::task::spawn_blocking(move || {
-        let got = Sha256Digest::of(&bytes);
-        if got != span.digest {
-            return Err(Error::Span {
-                layer,
-                name,
-                span: span.id.0,
-                got: got.to_string(),
-                want: span.digest.to_string(),
-            });
+    Ok((span, decoded.map_err(bad)?))
+}
+
+/// Decodes a span while its bytes arrive, so that no more of them is held than comes out; and their digest.
+fn decode(
+    mut reader: BlobReader,
+    ztoc: &Ztoc,
+    span: &Span,
+) -> io::Result<(Result<Vec<u8>, spandrel_ztoc::Error>, String)> {
+    let window = usize::try_from(span.id.0)
+        .ok()
+        .and_then(|id| id.checked_mul(WINDOW_LEN))
+        .and_then(|at| ztoc.windows.get(at..at.checked_add(WINDOW_LEN)?))
+        .unwrap_or_default();
+    let len = span.uncompressed.end - span.uncompressed.start;
+    let len = usize::try_from(len).unwrap_or(usize::MAX); // a zTOC's spans are checked: at most MAX_SPAN_LEN
+    let mut decoder = SpanDecoder::new(ztoc.compression, span.bits, window, len);
+    let mut piece = vec![0; PIECE_LEN];
+    loop {
+        let len = reader.read(&mut piece)?;
+        if len == 0 {
+            break;
         }
-        let index = usize::try_from(span.id.0).unwrap_or(usize::MAX);
-        let window = index
-            .checked_mul(WINDOW_LEN)
-            .and_then(|at| ztoc.windows.get(at..at.checked_add(WINDOW_LEN)?))
-            .unwrap_or_default();
-        let len = span.uncompressed.end - span.uncompressed.start;
-        let len = usize::try_from(len).unwrap_or(usize::MAX); // limited by MAX_SPAN_LEN
-        let decoded = decode_span(ztoc.compression, span.bits, window, &bytes, len)
-            .map_err(|source| Error::Layer { layer, source })?;
-        Ok((span, decoded))
-    })
-    .await
-    .map_err(|error| Error::Worker(error.to_string()))?
+        if let Ok(running) = &mut decoder
+            && let Err(error) = running.push(&piece[..len])
+        {
+            decoder = Err(error);
+        }
+    }
+    Ok((decoder.and_then(SpanDecoder::finish), reader.finish()?))
 }
 
 #[cfg(test)]

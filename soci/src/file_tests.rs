@@ -18,7 +18,7 @@ fn ztoc_of(blob: &[u8], span_size: u64) -> Arc<Ztoc> {
 
 fn gunzip(blob: &[u8]) -> Vec<u8> {
     let mut stream = Vec::new();
-    std::io::Read::read_to_end(&mut flate2::read::MultiGzDecoder::new(blob), &mut stream).unwrap();
+    io::Read::read_to_end(&mut flate2::read::MultiGzDecoder::new(blob), &mut stream).unwrap();
     stream
 }
 
@@ -100,6 +100,24 @@ async fn changed_bytes_are_not_given_out() {
     let spans = SpanTable::new(&ztoc).unwrap();
     let last = spans.iter().last().unwrap();
     assert_eq!(out.len() as u64, last.uncompressed.start);
+}
+
+#[tokio::test]
+async fn bytes_that_are_the_right_ones_and_no_deflate_stream_are_an_error() {
+    let mut source = MemorySource::golden();
+    let digest = sha256(FILES);
+    let mut blob = source.blobs[&digest].to_vec();
+    let mut ztoc = Ztoc::clone(&ztoc_of(&blob, 65536));
+    let last = SpanTable::new(&ztoc).unwrap().iter().last().unwrap();
+    let at = usize::try_from(last.compressed.start).unwrap();
+    blob[at..at + 4].fill(0xff); // a block of the type that there isn't
+    // The one who made this zTOC made it of these bytes.
+    *ztoc.span_digests.last_mut().unwrap() = spandrel_ztoc::Sha256Digest::of(&blob[at..]);
+    source.blobs.insert(digest.clone(), blob.into());
+    let (mut out, range) = (Vec::new(), last.uncompressed);
+    let error = copy(&source, &digest, Arc::new(ztoc), range, &mut out, &|_| {}).await.unwrap_err();
+    assert!(matches!(&error, Error::Layer { source: spandrel_ztoc::Error::Corrupt { .. }, .. }), "{error}");
+    assert!(out.is_empty());
 }
 
 #[test]

@@ -64,7 +64,7 @@ async fn work(
 
     tell(BuildEvent::Start { layer: layer.digest.clone(), size: layer.size });
     let mut stream = source.blob_range(&layer.digest, 0..layer.size).await?;
-    let (feed, reader) = bridge(&layer.digest);
+    let (feed, reader) = bridge(layer.digest.algorithm());
     let ztoc_options = ZtocOptions { span_size: options.span_size, build_tool: options.build_tool.clone() };
     let thread = tokio::task::spawn_blocking(move || scan(reader, named, &ztoc_options));
     let fed =
