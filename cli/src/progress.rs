@@ -25,17 +25,21 @@ impl Progress {
         Self { bars: MultiProgress::with_draw_target(target), by_digest: Mutex::default() }
     }
 
-    /// Something of `size` bytes begins.
+    /// Work on a blob of `size` bytes begins: `what` is done with it.
     pub fn start(&self, digest: &Digest, size: u64, what: &str) {
+        let short: String = digest.hex().chars().take(DIGITS).collect();
+        self.start_named(digest, size, format!("{what} {short}"));
+    }
+
+    /// Something of `size` bytes begins that `key` stands for here, and `label` for the reader.
+    pub fn start_named(&self, key: &Digest, size: u64, label: String) {
         let style = ProgressStyle::with_template(
-            "{prefix} [{bar:30}] {binary_bytes:>11} of {binary_total_bytes:>11}  {binary_bytes_per_sec:>13}  {eta:>4}",
+            "{prefix} [{wide_bar}] {binary_bytes:>11} of {binary_total_bytes:>11}  {binary_bytes_per_sec:>13}  {eta:>4}",
         )
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("=> ");
-        let short: String = digest.hex().chars().take(DIGITS).collect();
-        let bar =
-            self.bars.add(ProgressBar::new(size)).with_style(style).with_prefix(format!("{what} {short}"));
-        self.lock().insert(digest.clone(), bar);
+        let bar = self.bars.add(ProgressBar::new(size)).with_style(style).with_prefix(label);
+        self.lock().insert(key.clone(), bar);
     }
 
     /// So many more bytes of it have come.

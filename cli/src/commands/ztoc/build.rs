@@ -81,7 +81,7 @@ fn build_file(args: &Args) -> Result<Built, Error> {
     };
     let progress = Arc::new(Progress::new(false));
     let bar = Digest::sha256(args.layer.as_os_str().as_encoded_bytes());
-    progress.start(&bar, len, "index");
+    progress.start_named(&bar, len, format!("index {}", args.layer.display()));
     let layer = Counted { inner: file, advance: |len| progress.advance(&bar, len) };
     let options = BuildOptions { span_size: args.span_size, build_tool: args.build_tool.clone() };
     let built = build(magic.chain(layer), compression, &options)
