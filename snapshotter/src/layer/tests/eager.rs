@@ -166,3 +166,45 @@ async fn a_ztoc_that_does_not_fit_means_a_full_download() {
         bench.store.remove(&key).await.expect("goes");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_table_can_hold_is_unpacked_and_mounted_all_the_same() {
+    let Some(dir) = disk() else { return };
+    let source = tempfile::tempdir().expect("a directory");
+    let file = std::fs::File::create(source.path().join("holes")).expect("made");
+    std::os::unix::fs::FileExt::write_all_at(&file, b"data", 10 << 20).expect("written");
+    let made = std::process::Command::new("tar")
+        .args(["-S", "--hole-detection=seek", "-cC"])
+        .arg(source.path())
+        .arg("holes")
+        .output()
+        .expect("tar runs");
+    assert!(made.status.success());
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut gzip, &made.stdout).expect("in memory");
+    let blob = gzip.finish().expect("in memory");
+    let layer = TestLayer { tar: made.stdout, ..layer() };
+    let (image, blobs) = packed(GZIP, &layer, blob);
+    let key = {
+        let bench = Bench::new(dir.path(), Arc::clone(&image), &blobs);
+        let key = bench.prepare(&image, 0).await;
+        assert_eq!(bench.store.ready(&key).await, Ok(Ready::Unpacked));
+        key
+    };
+    let bench = Bench::new(dir.path(), Arc::clone(&image), &blobs);
+    bench.store.restore(std::slice::from_ref(&key)).await.expect("restores");
+    assert_eq!(bench.store.ready(&key).await, Ok(Ready::Unpacked));
+    let target = bench.mount(&key).await;
+    let read = contents(target.join("holes")).await.expect("reads");
+    assert!(
+        read.len() == (10 << 20) + 4
+            && read.ends_with(b"data")
+            && read[..10 << 20].iter().all(|byte| *byte == 0)
+    );
+    assert!(std::fs::write(target.join("new"), "x").is_err(), "it is read-only");
+    let usage = bench.store.usage(&key).await.expect("usage");
+    assert!(usage.size < 200_000, "{usage:?}");
+    bench.store.unmount(&key, &target).await.expect("unmounts");
+    bench.store.remove(&key).await.expect("goes");
+    assert!(bench.on_disk().is_empty());
+}
