@@ -4,6 +4,7 @@
 //! file system is `tree`'s.
 
 use crate::digest::Sha256Digest;
+use crate::{SpanId, WINDOW_LEN};
 
 /// How a layer's blob is compressed, as far as a zTOC can say it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,6 +109,14 @@ pub struct Entry {
     pub pax: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
+impl Entry {
+    /// Where its data lie in the stream; empty for everything but regular files. What lies past the largest offset there can be
+    /// is cut.
+    pub fn data(&self) -> std::ops::Range<u64> {
+        self.offset..self.offset.saturating_add(self.size)
+    }
+}
+
 /// A point at which decompression can begin, without its window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Checkpoint {
@@ -144,6 +153,15 @@ pub struct Ztoc {
     pub span_digests: Vec<Sha256Digest>,
     /// Whether the zInfo blob leaves the first checkpoint out (the layout of tools before 0.1.0).
     pub first_checkpoint_implied: bool,
+}
+
+impl Ztoc {
+    /// The window that span `id` is decoded with: empty where it has none (plain tar), or where the windows were left in the
+    /// encoded zTOC ([`Ztoc::decode_without_windows`]).
+    pub fn window(&self, id: SpanId) -> &[u8] {
+        let start = usize::try_from(id.0).unwrap_or(usize::MAX).saturating_mul(WINDOW_LEN);
+        self.windows.get(start..start.saturating_add(WINDOW_LEN)).unwrap_or_default()
+    }
 }
 
 /// The PAX record by which an entry is a sparse file, of those that `record` finds by key. Its size in a zTOC is that of the

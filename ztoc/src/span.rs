@@ -30,6 +30,22 @@ pub struct Span {
     pub digest: Sha256Digest,
 }
 
+/// The part of a range of the stream that one span holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    /// The span.
+    pub span: Span,
+    /// Which of the bytes that it decodes to are in the range.
+    pub within: Range<usize>,
+}
+
+impl Piece {
+    /// The part of the range in what the span decodes to, or `None` when that is too short: not this span.
+    pub fn cut<'a>(&self, decoded: &'a [u8]) -> Option<&'a [u8]> {
+        decoded.get(self.within.clone())
+    }
+}
+
 /// The spans of one layer, in order; they tile the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpanTable {
@@ -122,6 +138,26 @@ impl SpanTable {
             (Some(first), Some(last)) if range.start < end => first.0..last.0 + 1,
             _ => 0..0,
         }
+    }
+
+    /// What of `range` of the stream lies in which span, in order; half-open; what lies past the stream's end is cut. The
+    /// pieces of [`Entry::data`] are a file's content.
+    pub fn pieces(&self, range: Range<u64>) -> impl Iterator<Item = Piece> + '_ {
+        self.covering(range.clone()).filter_map(move |id| {
+            let span = self.get(SpanId(id))?;
+            let at = |offset: u64| usize::try_from(offset - span.uncompressed.start).ok(); // MAX_SPAN_LEN fits 32 bits
+            let start = at(range.start.max(span.uncompressed.start))?;
+            let end = at(range.end.min(span.uncompressed.end))?;
+            Some(Piece { span, within: start..end })
+        })
+    }
+
+    /// The bytes of the blob that hold `range` of the stream, all of its spans in one: what one request can fetch. `None`
+    /// when nothing of the range lies within the stream.
+    pub fn compressed(&self, range: Range<u64>) -> Option<Range<u64>> {
+        let ids = self.covering(range);
+        let (first, last) = (self.get(SpanId(ids.start))?, self.get(SpanId(ids.end.checked_sub(1)?))?);
+        (!ids.is_empty()).then_some(first.compressed.start..last.compressed.end)
     }
 
     /// The last span that begins at or before `offset` of the stream; `None` when there is no span at all.

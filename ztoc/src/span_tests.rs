@@ -67,6 +67,27 @@ fn a_range_that_runs_backwards_needs_nothing() {
 }
 
 #[test]
+fn pieces_are_the_parts_of_a_range() {
+    let kib = |count: usize| count * 1024;
+    for (range, want, fetched) in [
+        (0..1, vec![(0, 0..1)], Some(10..30 * KIB)),
+        (99 * KIB..101 * KIB, vec![(0, kib(99)..kib(100)), (1, 0..kib(1))], Some(10..60 * KIB)),
+        (100 * KIB..250 * KIB, vec![(1, 0..kib(150))], Some(30 * KIB - 1..60 * KIB)),
+        (399 * KIB..u64::MAX, vec![(2, kib(149)..kib(150))], Some(60 * KIB..100 * KIB)),
+        (400 * KIB..401 * KIB, vec![], None),
+        (7..7, vec![], None),
+    ] {
+        let pieces: Vec<_> =
+            table().pieces(range.clone()).map(|piece| (piece.span.id.0, piece.within)).collect();
+        assert_eq!(pieces, want, "{range:?}");
+        assert_eq!(table().compressed(range.clone()), fetched, "{range:?}");
+    }
+    let piece = table().pieces(99 * KIB..100 * KIB).next().expect("one piece");
+    assert_eq!(piece.cut(&vec![0; kib(100)]).map(<[u8]>::len), Some(kib(1)));
+    assert_eq!(piece.cut(&vec![0; kib(100) - 1]), None);
+}
+
+#[test]
 fn soci_counts_the_span_after_a_file_that_ends_with_its_span() {
     for (offset, size, want) in [(512, 100, (0, 0)), (512, 100 * KIB - 512, (0, 1)), (512, 300 * KIB, (0, 2))]
     {

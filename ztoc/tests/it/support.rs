@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use spandrel_ztoc::{Entry, Sha256Digest, SpanDecoder, SpanId, SpanTable, WINDOW_LEN, Ztoc, decode_span};
+use spandrel_ztoc::{Entry, Sha256Digest, SpanDecoder, SpanId, SpanTable, Ztoc, decode_span};
 
 /// Runs a tool with `input` on its standard input: what it wrote, and whether it was content.
 ///
@@ -59,7 +59,7 @@ impl<'a> Layer<'a> {
         let at = |offset: u64| usize::try_from(offset).unwrap();
         let compressed = &self.blob[at(span.compressed.start)..at(span.compressed.end)];
         assert_eq!(Sha256Digest::of(compressed), span.digest, "span {id}");
-        let window = self.ztoc.windows.chunks_exact(WINDOW_LEN).nth(id as usize).unwrap_or_default();
+        let window = self.ztoc.window(span.id);
         let len = at(span.uncompressed.end - span.uncompressed.start);
         let bytes = decode_span(self.ztoc.compression, span.bits, window, compressed, len)
             .unwrap_or_else(|error| panic!("span {id}: {error}"));
@@ -69,18 +69,15 @@ impl<'a> Layer<'a> {
     /// A range of the stream.
     pub(crate) fn read(&self, range: Range<u64>) -> Vec<u8> {
         let mut bytes = Vec::new();
-        for id in self.spans.covering(range.clone()) {
-            let (at, span) = self.span(id);
-            let from = usize::try_from(range.start.saturating_sub(at.start)).unwrap();
-            let to = usize::try_from(range.end.min(at.end) - at.start).unwrap();
-            bytes.extend_from_slice(&span[from..to]);
+        for piece in self.spans.pieces(range) {
+            bytes.extend_from_slice(piece.cut(&self.span(piece.span.id.0).1).unwrap());
         }
         bytes
     }
 
     /// The content of an entry.
     pub(crate) fn content(&self, entry: &Entry) -> Vec<u8> {
-        self.read(entry.offset..entry.offset + entry.size)
+        self.read(entry.data())
     }
 
     /// The stream with the padding behind the tar's end: what a diff ID is the digest of.
@@ -89,8 +86,7 @@ impl<'a> Layer<'a> {
         for span in self.spans.iter() {
             let at = |offset: u64| usize::try_from(offset).unwrap();
             let compressed = &self.blob[at(span.compressed.start)..at(span.compressed.end)];
-            let window =
-                self.ztoc.windows.chunks_exact(WINDOW_LEN).nth(span.id.0 as usize).unwrap_or_default();
+            let window = self.ztoc.window(span.id);
             let compression = self.ztoc.compression;
             let mut decoder = match self.spans.decoded_len(span.id) {
                 Some(len) => SpanDecoder::new(compression, span.bits, window, at(len)),

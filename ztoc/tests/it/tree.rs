@@ -12,7 +12,8 @@ use spandrel_ztoc::tree::{Tree, TreeError};
 
 use crate::archive::{Format, Item, tar};
 use crate::disk::{Listing, Node, What, difference, of_folder, of_tree};
-use crate::support::run;
+use crate::support::{Layer, run};
+use crate::vectors::vectors;
 
 /// The tree of a tar, as it is made where a layer is filled.
 fn tree(stream: &[u8]) -> Result<Listing, TreeError> {
@@ -377,4 +378,149 @@ fn odd_layers_are_what_containerd_unpacks() {
         wrong.len(),
         wrong[..wrong.len().min(4)].join("\n")
     );
+}
+
+/// A path as the vectors' listings have it: Python's `unicode_escape`, with bytes that are no text as low surrogates.
+fn unescape(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut left = text;
+    while let Some(char) = left.chars().next() {
+        left = &left[char.len_utf8()..];
+        if char != '\\' {
+            bytes.extend(char.to_string().bytes());
+            continue;
+        }
+        let kind = left.as_bytes()[0];
+        left = &left[1..];
+        let digits = match kind {
+            b'x' => 2,
+            b'u' => 4,
+            b'U' => 8,
+            b'n' => {
+                bytes.push(b'\n');
+                continue;
+            }
+            b't' => {
+                bytes.push(b'\t');
+                continue;
+            }
+            b'r' => {
+                bytes.push(b'\r');
+                continue;
+            }
+            other => {
+                bytes.push(other);
+                continue;
+            }
+        };
+        let code = u32::from_str_radix(&left[..digits], 16).unwrap();
+        left = &left[digits..];
+        match char::from_u32(code) {
+            Some(char) => bytes.extend(char.to_string().bytes()),
+            None => bytes.push(u8::try_from(code - 0xdc00).unwrap()),
+        }
+    }
+    bytes
+}
+
+/// What SOCI's snapshotter shows of each layer that it mounts is the tree of its zTOC, but for what its README lists.
+#[test]
+fn vectors_are_what_soci_mounts() {
+    let mut compared = 0;
+    for vector in vectors() {
+        let Ok(text) = fs::read_to_string(vector.dir.join("mounted.txt")) else { continue };
+        if text.starts_with("not mounted") {
+            continue;
+        }
+        let ztoc = vector.build(vector.spans[0]).unwrap();
+        let layer = Layer::new(&ztoc, &vector.blob);
+        let tree = match Tree::new(&ztoc.entries, ztoc.uncompressed_size) {
+            Err(TreeError::TooLong { what: "name", .. }) => continue, // its mount shows them all the same
+            tree => tree.unwrap_or_else(|error| panic!("{}: {error}", vector.name)),
+        };
+        let ours = of_tree(&tree, |range| layer.read(range));
+        let mut shown = 0;
+        for line in text.lines() {
+            let context = format!("{}: {line}", vector.name);
+            let mut fields = line.split(' ');
+            let path = unescape(fields.next().unwrap());
+            let kind = fields.next().unwrap();
+            if matches!(kind, "lstat:" | "readdir:") {
+                continue; // `.wh.`, by which its own mount fails
+            }
+            let node = &ours[if path == b"." { &b""[..] } else { &path }];
+            shown += 1;
+            let mut mode = u32::from_str_radix(fields.next().unwrap(), 8).unwrap();
+            let mut nlink = None;
+            let mut xattrs = Vec::new();
+            let mut what = None;
+            // 2^32 - 1 is no owner to Linux, which shows nobody's.
+            let shown_id = |id: u32| if id == u32::MAX { 65_534 } else { id };
+            let owner = format!("{}:{}", shown_id(node.owner.0), shown_id(node.owner.1));
+            // An owner of 0 in a directory's later entry it doesn't take.
+            let kept = vector.name == "t-dotslash" && path == b".";
+            assert!(fields.next() == Some(&owner) || kept, "{context}: {owner}");
+            for (at, field) in line.split(' ').enumerate().skip(4) {
+                let (key, value) = field.split_once(['=', ':']).unwrap_or((field, ""));
+                match (key, &node.what) {
+                    ("nlink", _) => nlink = value.parse().ok(),
+                    ("size", What::File(len, _)) => assert_eq!(value, len.to_string(), "{context}"),
+                    ("mtime", _) => {
+                        let (seconds, nanoseconds) = value.split_once('.').unwrap();
+                        let time = (seconds.parse::<i64>().unwrap(), nanoseconds.parse().unwrap());
+                        // A time that can't be read is the year 1 to it, which we say of directories that are implied alone.
+                        let ours = node.mtime.unwrap_or((-62_135_596_800, 0));
+                        assert!(ours == time || (ours, time.0) == ((0, 0), -62_135_596_800), "{context}");
+                    }
+                    ("sha256", What::File(_, digest)) => assert_eq!(value, digest.hex(), "{context}"),
+                    ("dev", What::Char(major, minor) | What::Block(major, minor)) => {
+                        assert_eq!(value, format!("{major}:{minor}"), "{context}");
+                    }
+                    ("->", What::Symlink(target)) => {
+                        let text = line.split(' ').nth(at + 1).unwrap_or_default();
+                        assert_eq!(*target, unescape(text), "{context}");
+                    }
+                    ("xattr", _) => {
+                        let (name, value) = value.split_once('=').unwrap();
+                        xattrs.push((String::from_utf8(unescape(name)).unwrap(), value.to_owned()));
+                    }
+                    _ => {}
+                }
+                if at == 4 {
+                    what = Some(match node.what {
+                        What::File(..) => "reg",
+                        What::Directory => "dir",
+                        What::Symlink(_) => "lnk",
+                        What::Char(..) => "chr",
+                        What::Block(..) => "blk",
+                        What::Fifo => "fifo",
+                    });
+                }
+            }
+            assert_eq!(what, Some(kind), "{context}");
+            if kind == "lnk" {
+                mode = 0o777; // on Linux a link has no other
+            }
+            assert_eq!(node.mode, mode, "{context}");
+            // A name that is lost stays counted with it, and a directory in a file's place has one name less; directories
+            // called `.wh.*` are counted, too, and the root by each of its entries.
+            let miscounted = path == b"." || ["t-dups", "t-whiteouts"].contains(&vector.name.as_str());
+            assert!(nlink == Some(node.nlink) || miscounted, "{context}: {}", node.nlink);
+            // One without a value it loses, or not, by chance.
+            let kept: Vec<_> = node.xattrs.iter().filter(|(_, value)| !value.is_empty()).cloned().collect();
+            xattrs.retain(|(_, value)| !value.is_empty());
+            xattrs.sort();
+            assert_eq!(kept, xattrs, "{context}");
+        }
+        // It leaves out what has a very long line, and can't list a folder with a `.wh.` in it.
+        let left_out = ours.keys().filter(|path| path.len() > 100 || path.starts_with(b"d/")).count();
+        assert!(
+            shown <= ours.len() && shown + left_out >= ours.len(),
+            "{}: {shown} of {}",
+            vector.name,
+            ours.len()
+        );
+        compared += 1;
+    }
+    assert!(compared >= 40, "only {compared} layers were compared");
 }

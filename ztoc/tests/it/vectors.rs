@@ -31,16 +31,16 @@ fn json(path: &Path) -> Value {
 }
 
 /// One layer.
-struct Vector {
-    name: String,
-    dir: PathBuf,
-    blob: Vec<u8>,
+pub(crate) struct Vector {
+    pub(crate) name: String,
+    pub(crate) dir: PathBuf,
+    pub(crate) blob: Vec<u8>,
     compression: Option<Compression>,
-    spans: Vec<u64>,
+    pub(crate) spans: Vec<u64>,
     results: Value,
 }
 
-fn vectors() -> Vec<Vector> {
+pub(crate) fn vectors() -> Vec<Vector> {
     let folder = folder();
     let results = json(&folder.join("results.json"));
     let list = json(&folder.join("vectors.json"));
@@ -94,7 +94,7 @@ impl Vector {
         }
     }
 
-    fn build(&self, span_size: u64) -> Result<Ztoc, Error> {
+    pub(crate) fn build(&self, span_size: u64) -> Result<Ztoc, Error> {
         let options = BuildOptions { span_size, build_tool: TOOL.to_owned() };
         let built = build(&*self.blob, self.compression.unwrap(), &options)?;
         assert_eq!(built.blob_digest, Sha256Digest::of(&self.blob));
