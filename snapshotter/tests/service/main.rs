@@ -4,6 +4,7 @@
 mod admin;
 mod command_line;
 mod containerd;
+#[path = "../common/daemon.rs"]
 mod daemon;
 mod lifecycle;
 mod mount;

@@ -1,4 +1,5 @@
-//! A daemon of its own for each test, in a root of its own.
+//! A daemon of its own for each test, in a root of its own. Several test programs include this file.
+#![allow(dead_code, reason = "each of them needs a part")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,6 +16,8 @@ pub const PROGRAM: &str = env!("CARGO_BIN_EXE_spandrel-snapshotter");
 /// A folder for one daemon.
 pub struct Place {
     pub dir: TempDir,
+    /// More lines of its configuration, behind `[containerd]`.
+    pub config: String,
 }
 
 impl Place {
@@ -23,7 +26,7 @@ impl Place {
         if !require::root() || !require::fuse() || !require::erofs() {
             return None;
         }
-        Some(Self { dir: require::plain_disk()? })
+        Some(Self { dir: require::plain_disk()?, config: "address = \"\"\n".to_owned() })
     }
 
     pub fn root(&self) -> PathBuf {
@@ -42,8 +45,9 @@ impl Place {
     pub fn command(&self) -> Command {
         let config = self.dir.path().join("config.toml");
         let text = format!(
-            "[metrics]\naddress = {:?}\n[containerd]\naddress = \"\"\n",
-            self.admin_socket().to_str().expect("UTF-8")
+            "[metrics]\naddress = {:?}\n[containerd]\n{}",
+            self.admin_socket().to_str().expect("UTF-8"),
+            self.config
         );
         std::fs::write(&config, text).expect("the configuration is written");
         let mut command = Command::new(PROGRAM);

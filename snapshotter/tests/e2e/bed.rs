@@ -1,0 +1,166 @@
+//! A registry, a daemon and a containerd, each with a root of its own.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use spandrel_fixtures::image::{Image, pause};
+use spandrel_fixtures::layer::{Entry, Layer, TarBuilder};
+use spandrel_fixtures::peers::{Containerd, DockerRegistry, Version};
+use spandrel_fixtures::process::Process;
+use spandrel_fixtures::random::Random;
+use spandrel_fixtures::require;
+
+use super::cri::Cri;
+use super::daemon::{PROGRAM, Place, get};
+
+/// Name of the snapshotter in containerd.
+pub const SNAPSHOTTER: &str = "spandrel";
+
+/// Layers from this size on, in bytes compressed, are lazy in these tests: real ones would take long to make.
+pub const MIN_LAYER_SIZE: usize = 256 << 10;
+
+/// How long reads wait for what can't be had, in seconds.
+pub const READ_TIMEOUT: u64 = 4;
+
+// Fields are dropped in this order: whoever uses the others goes first.
+pub struct Bed {
+    pub containerd: Containerd,
+    pub daemon: Process,
+    pub place: Place,
+    pub registry: DockerRegistry,
+    spandrel: PathBuf,
+}
+
+impl Bed {
+    /// Starts all of it; `None` where this machine can't.
+    pub fn start(version: Version) -> Option<Self> {
+        let spandrel = spandrel()?;
+        let mut place = Place::new()?;
+        let registry = DockerRegistry::plain()?;
+        pause()?.push(&registry.client(), "pause", "1");
+        let containerd = Containerd::builder(version)
+            .snapshotter(SNAPSHOTTER, &place.socket(), &place.root())
+            .cri_snapshotter(SNAPSHOTTER)
+            .docker_registry(&registry)
+            .sandbox_image(&format!("{}/pause:1", registry.host()));
+        // containerd asks at its start for what snapshots there are: the daemon is there first.
+        let daemon = place.start();
+        let containerd = containerd.start()?;
+        drop(daemon);
+        place.config = format!(
+            "address = {:?}\n[index]\nmin_layer_size = {MIN_LAYER_SIZE}\n[fetch]\nread_timeout = \"{READ_TIMEOUT}s\"\n",
+            containerd.socket().to_str().expect("UTF-8"),
+        );
+        let daemon = place.start();
+        Some(Self { containerd, daemon, place, registry, spandrel })
+    }
+
+    /// Pushes `image` as `name`:1 and returns its reference.
+    pub fn push(&self, image: &Image, name: &str) -> String {
+        image.push(&self.registry.client(), name, "1");
+        format!("{}/{name}:1", self.registry.host())
+    }
+
+    /// Pushes `image`, and an index of its large layers.
+    pub fn push_indexed(&self, image: &Image, name: &str) -> String {
+        let reference = self.push(image, name);
+        let min = MIN_LAYER_SIZE.to_string();
+        let store = self.place.dir.path().join("store");
+        let output = Command::new(&self.spandrel)
+            .args(["create", "--push", "--span-size", "262144", "--min-layer-size", &min, "--store"])
+            .arg(store)
+            .arg(&reference)
+            .output()
+            .expect("spandrel runs");
+        assert!(output.status.success(), "spandrel create: {}", String::from_utf8_lossy(&output.stderr));
+        reference
+    }
+
+    /// CRI of this containerd.
+    pub async fn cri(&self) -> Cri {
+        Cri::connect(&self.containerd.socket(), self.place.dir.path()).await
+    }
+
+    /// Ends the daemon as asked, and starts it anew.
+    pub fn restart_daemon(&mut self) {
+        self.daemon.stop();
+        self.daemon = self.place.start();
+    }
+
+    /// Value of the metric that is written `line`, 0 when it isn't there yet.
+    pub async fn metric(&self, line: &str) -> u64 {
+        let (_, text) = get(&self.place.admin_socket(), "/metrics").await;
+        let found = text.lines().find_map(|have| have.strip_prefix(line)?.strip_prefix(' '));
+        found.map_or(0, |value| value.parse().expect("a number"))
+    }
+
+    /// How many requests the kernel has sent to the device.
+    pub async fn fuse_requests(&self) -> u64 {
+        let (_, text) = get(&self.place.admin_socket(), "/metrics").await;
+        let lines = text.lines().filter(|line| line.starts_with("spandrel_fuse_requests_total{"));
+        lines.map(|line| line.rsplit(' ').next().expect("a value").parse::<u64>().expect("a number")).sum()
+    }
+
+    /// What the daemon says of its layers, by digest.
+    pub async fn layers(&self) -> Vec<serde_json::Value> {
+        let (_, text) = get(&self.place.admin_socket(), "/layers").await;
+        serde_json::from_str(&text).expect("JSON")
+    }
+
+    /// Names in the daemon's folder `dir`.
+    pub fn entries(&self, dir: &str) -> Vec<String> {
+        names(&self.place.root().join(dir))
+    }
+
+    /// Mounts below the daemon's root but for its device.
+    pub fn layer_mounts(&self) -> Vec<String> {
+        let table = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+        let snapshots = self.place.root().join("snapshots");
+        let points = table.lines().filter_map(|line| line.split(' ').nth(4));
+        points.filter(|point| Path::new(point).starts_with(&snapshots)).map(str::to_owned).collect()
+    }
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort();
+    names
+}
+
+/// The tool, which is built beside the daemon.
+fn spandrel() -> Option<PathBuf> {
+    let path = Path::new(PROGRAM).with_file_name("spandrel");
+    if !path.is_file() {
+        require::missing(
+            "the program spandrel",
+            "cargo build -p spandrel-cli (or run the tests of the workspace)",
+        );
+        return None;
+    }
+    Some(path)
+}
+
+/// A layer that is large enough to be lazy: `count` files of `len` bytes below `dir`.
+pub fn large_layer(dir: &str, seed: u64, count: usize, len: usize) -> Layer {
+    Layer::gzip(&large_tar(dir, seed, count, len))
+}
+
+/// Its tar.
+pub fn large_tar(dir: &str, seed: u64, count: usize, len: usize) -> Vec<u8> {
+    let mut tar = TarBuilder::new().with(Entry::dir(dir));
+    for number in 0..count {
+        tar = tar.with(Entry::file(format!("{dir}/{number}"), content(seed, number, len)));
+    }
+    tar.finish()
+}
+
+/// What is in file `number` of [`large_layer`].
+pub fn content(seed: u64, number: usize, len: usize) -> Vec<u8> {
+    Random::new(seed.wrapping_mul(1000).wrapping_add(number as u64)).content(len, 30)
+}
+
+/// The SHA-256 of `bytes`, as `sha256sum` writes it.
+pub fn sha256(bytes: &[u8]) -> String {
+    spandrel_fixtures::digest::sha256(bytes).trim_start_matches("sha256:").to_owned()
+}

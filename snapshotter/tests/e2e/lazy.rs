@@ -1,0 +1,78 @@
+//! What laziness is about: nothing is fetched before it is read, metadata never leaves the kernel, what is shared is fetched
+//! once.
+
+use spandrel_fixtures::image::busybox;
+use spandrel_fixtures::peers::Version;
+
+use super::bed::{Bed, content, large_layer, sha256};
+
+const LEN: usize = 200_000;
+
+#[tokio::test]
+async fn an_indexed_image_starts_without_its_large_layer() {
+    for version in Version::ALL {
+        let Some(bed) = Bed::start(version) else { continue };
+        let Some(image) = busybox([large_layer("data", 1, 40, LEN)]) else { return };
+        let reference = bed.push_indexed(&image, "app");
+        let mut cri = bed.cri().await;
+        let blob = image.layers[1].blob.len() as u64;
+        cri.pull(&reference).await.expect("pulled");
+        let container = cri.start(&reference).await.expect("started");
+        let started = bed.metric("spandrel_fetched_bytes_total").await;
+        assert!(
+            started < blob / 4 + image.layers[0].blob.len() as u64,
+            "{version:?}: {started} of {blob} bytes"
+        );
+
+        // Names, sizes and modes come from the table in the kernel.
+        let before = bed.fuse_requests().await;
+        let found = cri
+            .output(&container, "find /data -type f | wc -l; find / -xdev -exec stat -c %s {} + | wc -l")
+            .await;
+        assert!(found.starts_with("40\n"), "{found}");
+        // The programs `find` and `stat` are busybox, which is read already; nothing else may be asked.
+        let asked = bed.fuse_requests().await - before;
+        assert!(asked <= 2, "{version:?}: {asked} requests to the device for names and sizes");
+
+        let sum = cri.output(&container, "sha256sum < /data/20").await;
+        assert!(sum.starts_with(&sha256(&content(1, 20, LEN))), "{version:?}");
+        assert!(bed.metric(r#"spandrel_fills_total{cause="demand"}"#).await > 0);
+        let fetched = bed.metric("spandrel_fetched_bytes_total").await - started;
+        assert!(
+            fetched > 0 && fetched < blob / 2,
+            "{version:?}: {fetched} of {blob} bytes for one file of forty"
+        );
+        cri.stop(container).await;
+    }
+}
+
+#[tokio::test]
+async fn two_containers_and_two_images_share_what_they_have_in_common() {
+    for version in Version::ALL {
+        let Some(bed) = Bed::start(version) else { continue };
+        let shared = large_layer("data", 1, 10, LEN);
+        let Some(first) = busybox([shared.clone()]) else { return };
+        let Some(second) = busybox([shared, large_layer("more", 2, 10, LEN)]) else { return };
+        let (first, second) = (bed.push_indexed(&first, "first"), bed.push_indexed(&second, "second"));
+        let mut cri = bed.cri().await;
+        cri.pull(&first).await.expect("pulled");
+        let one = cri.start(&first).await.expect("started");
+        let two = cri.start(&first).await.expect("started");
+        let all = "cat /data/* | sha256sum";
+        let sum = cri.output(&one, all).await;
+        let fetched = bed.metric("spandrel_fetched_bytes_total").await;
+        assert_eq!(cri.output(&two, all).await, sum);
+        assert_eq!(bed.metric("spandrel_fetched_bytes_total").await, fetched, "{version:?}: fetched twice");
+        cri.output(&one, "echo mine > /data/0; rm /data/1").await;
+        assert_eq!(cri.output(&two, all).await, sum, "a container's changes are its own");
+
+        let layers = bed.layers().await.len();
+        cri.pull(&second).await.expect("pulled");
+        let three = cri.start(&second).await.expect("started");
+        assert_eq!(bed.layers().await.len(), layers + 1, "{version:?}");
+        assert_eq!(cri.output(&three, all).await, sum);
+        for container in [one, two, three] {
+            cri.stop(container).await;
+        }
+    }
+}
