@@ -17,7 +17,14 @@ pub(super) fn layer(media_type: &str, size: u64, indexed: bool) -> ImageLayer {
         unfit: AtomicBool::new(false),
     });
     let diff_id = Digest::sha256(b"tar");
-    ImageLayer { digest, size, media_type: media_type.to_owned(), chain_id: diff_id.to_string(), diff_id, ztoc }
+    ImageLayer {
+        digest,
+        size,
+        media_type: media_type.to_owned(),
+        chain_id: diff_id.to_string(),
+        diff_id,
+        ztoc,
+    }
 }
 
 fn image(version: Version) -> Arc<MemoryImage> {
@@ -45,7 +52,8 @@ async fn an_image_is_asked_for_once_with_all_its_ztocs() {
         let image = image(version);
         let (images, _) = images(&image, MEMORY);
         let requests: Vec<_> = (0..3).map(|position| image.request(position)).collect();
-        let found = futures_util::future::join_all(requests.iter().map(|request| images.resolve(request))).await;
+        let found =
+            futures_util::future::join_all(requests.iter().map(|request| images.resolve(request))).await;
         let first = found[0].as_ref().expect("resolves");
         assert!(found.iter().all(|other| Arc::ptr_eq(first, other.as_ref().expect("resolves"))));
         assert_eq!(first.check_headers, version == Version::V1);
@@ -80,7 +88,10 @@ async fn a_registry_that_cannot_be_asked_is_asked_again_soon() {
             image.fail(kind, Some(error));
             let request = image.request(0);
             let failed = images.resolve(&request).await;
-            assert!(matches!(failed, Err(Unresolved::Failed(Error::Unavailable(_)))), "{kind} {error:?}: {failed:?}");
+            assert!(
+                matches!(failed, Err(Unresolved::Failed(Error::Unavailable(_)))),
+                "{kind} {error:?}: {failed:?}"
+            );
             let asked = image.asked().len();
             // The other layers of the image don't wait for it again.
             assert!(images.resolve(&image.request(1)).await.is_err());

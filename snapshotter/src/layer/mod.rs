@@ -84,12 +84,16 @@ pub struct Report {
     pub repository: String,
     /// How far it has come: `indexed`, `filling`, `complete` or `unpacked`.
     pub stage: &'static str,
+    /// Digest of the zTOC that a lazy layer is read by.
+    pub ztoc: Option<String>,
     /// Length of the blob in bytes.
     pub compressed_size: u64,
     /// Length of the stream in bytes, 0 while it isn't known.
     pub uncompressed_size: u64,
-    /// How much of the stream is present, in bytes.
-    pub present: u64,
+    /// Spans of a lazy layer; unknown until it is read for the first time since the start, and for others.
+    pub spans: Option<u32>,
+    /// How many of them are present.
+    pub present_spans: Option<u32>,
     /// Where its table is mounted now.
     pub mounts: Vec<std::path::PathBuf>,
 }

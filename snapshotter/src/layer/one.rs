@@ -16,7 +16,7 @@ use super::lazy::{LazyBacking, STREAM, TABLE, WholeBacking};
 use super::node::Node;
 use super::record::{Record, Stage};
 use super::stream::Stream;
-use super::{LayerKey, Ready, Usage, files, fill, lazy, unpack, verify};
+use super::{LayerKey, Ready, Report, Usage, files, fill, lazy, unpack, verify};
 use crate::Error;
 use crate::device::Backing;
 use crate::fetch::{Spans, blocking};
@@ -79,6 +79,26 @@ impl Layer {
     /// What is known of it.
     pub(super) fn record(&self) -> Record {
         lock(&self.record).clone()
+    }
+
+    /// What operators see of it.
+    pub(super) fn report(&self) -> Report {
+        let record = self.record();
+        let progress = self.spans.get().map(|spans| spans.progress());
+        let mut mounts: Vec<PathBuf> = lock(&self.targets).iter().cloned().collect();
+        mounts.sort();
+        Report {
+            layer: self.key.clone(),
+            digest: record.digest.to_string(),
+            repository: format!("{}/{}", record.host, record.repository),
+            stage: record.stage.name(),
+            ztoc: record.ztoc.map(|digest| digest.to_string()),
+            compressed_size: record.size,
+            uncompressed_size: record.stream_len,
+            spans: progress.map(|(_, all)| all),
+            present_spans: progress.map(|(present, _)| present),
+            mounts,
+        }
     }
 
     /// Its name.

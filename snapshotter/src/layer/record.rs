@@ -31,6 +31,18 @@ pub(crate) enum Stage {
     Unpacked,
 }
 
+impl Stage {
+    /// The word for it, in the file and for operators.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Indexed => "indexed",
+            Self::Filling => "filling",
+            Self::Complete => "complete",
+            Self::Unpacked => "unpacked",
+        }
+    }
+}
+
 /// What lasts of a layer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {

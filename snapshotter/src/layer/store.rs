@@ -17,7 +17,7 @@ use super::node::{Node, Sources};
 use super::one::Layer;
 pub use super::options::{Parts, StoreOptions};
 use super::record::{Record, Stage};
-use super::{LayerKey, LayerRequest, Layers, Prepared, Ready, Usage, files};
+use super::{LayerKey, LayerRequest, Layers, Prepared, Ready, Report, Usage, files};
 use crate::Error;
 use crate::fetch::{BlobSource, RegistrySource, blocking};
 use crate::image::{
@@ -394,6 +394,13 @@ impl Layers for LayerStore {
     async fn restore(&self, wanted: &[LayerKey]) -> Result<(), Error> {
         let (inner, wanted) = (Arc::clone(&self.inner), wanted.to_vec());
         blocking(move || inner.take_inventory(&wanted)).await
+    }
+
+    async fn report(&self) -> Vec<Report> {
+        let layers: Vec<Arc<Layer>> = self.inner.layers().values().cloned().collect();
+        let mut reports: Vec<Report> = layers.iter().map(|layer| layer.report()).collect();
+        reports.sort_by(|one, other| one.layer.cmp(&other.layer));
+        reports
     }
 
     async fn shutdown(&self) {

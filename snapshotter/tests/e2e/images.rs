@@ -8,8 +8,10 @@ use spandrel_fixtures::peers::Version;
 use super::bed::{Bed, SNAPSHOTTER, content, large_layer, large_tar, sha256};
 
 /// All there is to say about a tree, one line for each file.
-const DESCRIBE: &str = "cd /; find bin data etc link* more tmp var -exec stat -c '%N %f %u %g %s %Y %h %t:%T' {} + | sort; \
-                        find bin data etc more -type f -exec sha256sum {} + | sort";
+/// (Of a directory the size is the file system's own business, and so is its number of links.)
+const DESCRIBE: &str = "cd /; find bin data conf link* more tmp var ! -type d -exec stat -c '%N %f %u %g %s %Y %h %t:%T' {} + | sort; \
+                        find bin data conf more tmp var -type d -exec stat -c '%N %f %u %g %Y' {} + | sort; \
+                        find bin data conf more -type f -exec sha256sum {} + | sort";
 
 fn odd_layers() -> [Layer; 3] {
     let lower = TarBuilder::new()
@@ -18,7 +20,8 @@ fn odd_layers() -> [Layer; 3] {
         .with(Entry::dir("data/hidden"))
         .with(Entry::file("data/hidden/below", "below"))
         .with(Entry::file("data/changed", "old"))
-        .with(Entry::file("etc/kept", "kept").mode(0o4711).owner(12, 34).mtime(1_234_567_890, 5));
+        .with(Entry::dir("conf"))
+        .with(Entry::file("conf/kept", "kept").mode(0o4711).owner(12, 34).mtime(1_234_567_890, 5));
     let upper = TarBuilder::new()
         .with(Entry::dir("data"))
         .with(Entry::whiteout("data/gone"))
