@@ -1,6 +1,6 @@
 //! The system calls behind the helper's operations.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -45,9 +45,10 @@ fn erofs(table: &Path, device: &Path, target: &Path, directio: bool) -> Result<(
         fs.flag("directio")?;
     }
     fs.flag("ro")?;
+    let before = erofs_mounts();
     let mount = fs.mount()?;
     // Before anybody can read from it.
-    if let Err(error) = set_read_ahead(&mount) {
+    if let Err(error) = before.and_then(|before| set_read_ahead(&before)) {
         // Slower (eight times the requests), not wrong.
         tracing::warn!(%error, "cannot set the read-ahead of {}", target.display());
     }
@@ -97,10 +98,37 @@ pub fn is_mount_point(path: &Path) -> bool {
         .is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
 
-fn set_read_ahead(mount: &OwnedFd) -> io::Result<()> {
-    let device = rustix::fs::fstat(mount)?.st_dev;
-    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
-    fs::write(format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb"), READ_AHEAD_KIB.to_string())
+/// Where the kernel lists what has a read-ahead, EROFS mounts by a running number: `erofs-17`.
+const BACKING_DEVICES: &str = "/sys/class/bdi";
+
+/// The EROFS mounts that the kernel lists.
+fn erofs_mounts() -> io::Result<Vec<OsString>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(BACKING_DEVICES)? {
+        let name = entry?.file_name();
+        if name.as_bytes().starts_with(b"erofs-") {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+/// Sets the read-ahead of the mount that has come since `before`. The kernel doesn't say which one that is; those that came
+/// at the same time are our own other threads', which want the same.
+fn set_read_ahead(before: &[OsString]) -> io::Result<()> {
+    let new: Vec<OsString> = erofs_mounts()?.into_iter().filter(|name| !before.contains(name)).collect();
+    if new.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "the kernel lists no new EROFS mount"));
+    }
+    for name in new {
+        let path = Path::new(BACKING_DEVICES).join(name).join("read_ahead_kb");
+        match fs::write(path, READ_AHEAD_KIB.to_string()) {
+            // Somebody else's that is gone again.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            result => result?,
+        }
+    }
+    Ok(())
 }
 
 /// A mount in the making, which knows what the kernel has to say about it.

@@ -123,3 +123,18 @@ async fn an_unsteady_registry_is_a_slow_read() {
     }
     assert!(read(target.join("data/large")).await.expect("in the end") == content(1, 3_000_000));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_read_ahead_of_a_layer_is_a_mebibyte() {
+    let Some(dir) = disk() else { return };
+    let registry = registry();
+    let image = image(&registry, Version::V2);
+    let mut bench = Bench::new(dir.path(), |_| {});
+    let (key, target) = bench.take_up(&registry, &image, 0).await;
+    let before = bench.device.requests();
+    read(target.join("data/large")).await.expect("reads");
+    // The kernel begins with 64 KiB at a time and goes up to the whole window; with its own 128 KiB there are 32 at least.
+    let requests = bench.device.requests() - before;
+    assert!(requests <= 28, "{requests} requests");
+    bench.store.unmount(&key, &target).await.expect("unmounts");
+}
