@@ -4,6 +4,7 @@
 
 mod archive;
 mod disk;
+mod hostile;
 mod real;
 mod support;
 mod tree;
