@@ -108,6 +108,11 @@ pub trait Layers: Send + Sync + 'static {
     /// failed fill is tried again by the next call.
     async fn ready(&self, layer: &LayerKey) -> Result<Ready, Error>;
 
+    /// Whether a new container may have the layer: not when it has turned out not to be what its image says.
+    async fn check(&self, _: &LayerKey) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Mounts the layer's table at `target`, an existing directory; does nothing when it is mounted there already. For
     /// an unpacked layer the directory is bind-mounted from where it was unpacked.
     async fn mount(&self, layer: &LayerKey, target: &Path) -> Result<(), Error>;

@@ -272,16 +272,25 @@ impl Layer {
         }
     }
 
+    /// Whether new containers may have it.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when it has turned out not to be what its image says.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        let refuted = self.spans.get().and_then(|spans| spans.refuted());
+        let recorded =
+            self.record().refuted.map(|what| Error::Corrupt(format!("layer {}: {what}", self.key.0)));
+        refuted.or(recorded).map_or(Ok(()), Err)
+    }
+
     /// Mounts the layer at `target`.
     ///
     /// # Errors
     /// When its files are damaged, it turned out not to be what its image says, or the kernel refuses.
     pub(super) async fn mount(self: &Arc<Self>, target: &Path) -> Result<(), Error> {
         let _held = self.gate.lock().await;
+        self.check()?;
         let record = self.record();
-        if let Some(what) = record.refuted {
-            return Err(Error::Corrupt(format!("layer {}: {what}", self.key.0)));
-        }
         if lock(&self.targets).contains(target) && is_mount_point(target) {
             return Ok(());
         }

@@ -356,10 +356,14 @@ impl Layers for LayerStore {
         }
     }
 
+    async fn check(&self, key: &LayerKey) -> Result<(), Error> {
+        self.inner.find(key).map_or(Ok(()), |layer| layer.check())
+    }
+
     async fn mount(&self, key: &LayerKey, target: &Path) -> Result<(), Error> {
         let layer = self.inner.get(key)?;
         match layer.mount(target).await {
-            Err(error @ (Error::Corrupt(_) | Error::NotFound(_))) if layer.record().refuted.is_none() => {
+            Err(error @ (Error::Corrupt(_) | Error::NotFound(_))) if layer.check().is_ok() => {
                 Err(self.inner.give_up(&layer, &error).await)
             }
             other => other,

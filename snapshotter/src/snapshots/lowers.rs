@@ -108,6 +108,8 @@ impl Lowers {
     /// # Errors
     /// What mounting says.
     pub async fn ensure(&self, number: u64, layer: &LayerKey) -> Result<(), Error> {
+        // It may have turned out since not to be what its image says; running containers keep it.
+        self.layers.check(layer).await?;
         let gate = self.gate(number);
         let _held = gate.lock().await;
         let target = self.dirs.fs(number);

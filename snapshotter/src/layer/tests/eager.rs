@@ -208,3 +208,24 @@ async fn what_no_table_can_hold_is_unpacked_and_mounted_all_the_same() {
     bench.store.remove(&key).await.expect("goes");
     assert!(bench.on_disk().is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_with_nothing_in_it_is_an_empty_directory() {
+    let Some(dir) = disk() else { return };
+    for tar in [vec![0; 1024], Vec::new(), vec![0; 10_240]] {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut gzip, &tar).expect("in memory");
+        let blob = gzip.finish().expect("in memory");
+        let layer = TestLayer { tar: tar.clone(), ..layer() };
+        for (media_type, blob) in [(GZIP, blob), ("application/vnd.oci.image.layer.v1.tar", tar.clone())] {
+            let (image, blobs) = packed(media_type, &layer, blob);
+            let bench = Bench::new(dir.path(), Arc::clone(&image), &blobs);
+            let key = bench.prepare(&image, 0).await;
+            assert_eq!(bench.store.ready(&key).await, Ok(Ready::Mountable));
+            let target = bench.mount(&key).await;
+            assert_eq!(std::fs::read_dir(&target).expect("lists").count(), 0);
+            bench.store.unmount(&key, &target).await.expect("unmounts");
+            bench.store.remove(&key).await.expect("goes");
+        }
+    }
+}

@@ -84,6 +84,7 @@ async fn the_complete_layer_is_compared_with_its_diff_id() {
         apart(move || std::fs::read(device)).await.expect("reads");
         let found = bench.store.verified(&key).await;
         assert_eq!(found, !lies);
+        assert_eq!(bench.store.check(&key).await.is_err(), lies, "also while it is mounted");
         bench.store.unmount(&key, &target).await.expect("unmounts");
         let again = bench.store.mount(&key, &target).await;
         if lies {
