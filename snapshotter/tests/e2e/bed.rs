@@ -28,7 +28,7 @@ pub struct Bed {
     pub daemon: Process,
     pub place: Place,
     pub registry: DockerRegistry,
-    spandrel: PathBuf,
+    pub spandrel: PathBuf,
 }
 
 impl Bed {

@@ -10,3 +10,5 @@ mod images;
 mod lazy;
 mod removal;
 mod restart;
+mod tool;
+mod waiting;
