@@ -81,8 +81,21 @@ impl Cri {
         self.images.remove_image(request).await.expect("the image is removed");
     }
 
-    /// Starts a container that sleeps, in a sandbox on the host's network.
+    /// Starts a container that sleeps, in a sandbox on the host's network; waits meanwhile for containerd to reach a
+    /// snapshotter that was just started, as a kubelet tries again.
     pub async fn start(&mut self, reference: &str) -> Result<Container, Status> {
+        let deadline = tokio::time::Instant::now() + READY;
+        loop {
+            match self.try_start(reference).await {
+                Err(status) if connecting(&status) && tokio::time::Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    async fn try_start(&mut self, reference: &str) -> Result<Container, Status> {
         let name = Containerd::unique_id("pod");
         let namespaces = cri::NamespaceOption { network: NamespaceMode::Node.into(), ..Default::default() };
         let log_directory = self.logs.join(&name);
@@ -104,18 +117,9 @@ impl Cri {
             }),
             ..Default::default()
         };
-        let deadline = tokio::time::Instant::now() + READY;
-        let sandbox = loop {
-            let request =
-                cri::RunPodSandboxRequest { config: Some(sandbox_config.clone()), ..Default::default() };
-            match self.runtime.run_pod_sandbox(request).await {
-                Ok(sandbox) => break sandbox.into_inner().pod_sandbox_id,
-                Err(status) if connecting(&status) && tokio::time::Instant::now() < deadline => {
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-                Err(status) => return Err(status),
-            }
-        };
+        let request =
+            cri::RunPodSandboxRequest { config: Some(sandbox_config.clone()), ..Default::default() };
+        let sandbox = self.runtime.run_pod_sandbox(request).await?.into_inner().pod_sandbox_id;
         let config = cri::ContainerConfig {
             metadata: Some(cri::ContainerMetadata { name: "main".to_owned(), attempt: 0 }),
             image: Some(image(reference)),
@@ -141,7 +145,13 @@ impl Cri {
             config: Some(config),
             sandbox_config: Some(sandbox_config),
         };
-        let id = self.runtime.create_container(request).await?.into_inner().container_id;
+        let id = match self.runtime.create_container(request).await {
+            Ok(created) => created.into_inner().container_id,
+            Err(status) => {
+                self.stop_sandbox(sandbox).await;
+                return Err(status);
+            }
+        };
         self.runtime.start_container(cri::StartContainerRequest { container_id: id.clone() }).await?;
         Ok(Container { id, sandbox })
     }
@@ -171,9 +181,13 @@ impl Cri {
         self.runtime.stop_container(request).await.expect("the container is stopped");
         let request = cri::RemoveContainerRequest { container_id: container.id };
         self.runtime.remove_container(request).await.expect("the container is removed");
-        let request = cri::StopPodSandboxRequest { pod_sandbox_id: container.sandbox.clone() };
+        self.stop_sandbox(container.sandbox).await;
+    }
+
+    async fn stop_sandbox(&mut self, sandbox: String) {
+        let request = cri::StopPodSandboxRequest { pod_sandbox_id: sandbox.clone() };
         self.runtime.stop_pod_sandbox(request).await.expect("the sandbox is stopped");
-        let request = cri::RemovePodSandboxRequest { pod_sandbox_id: container.sandbox };
+        let request = cri::RemovePodSandboxRequest { pod_sandbox_id: sandbox };
         self.runtime.remove_pod_sandbox(request).await.expect("the sandbox is removed");
     }
 }
@@ -181,6 +195,8 @@ impl Cri {
 /// Whether containerd has not reached the snapshotter again yet.
 fn connecting(status: &Status) -> bool {
     let text = status.message();
-    let refused = text.contains("connection refused") || text.contains("connection error");
+    let refused = ["connection refused", "connection error", "connection closed"]
+        .iter()
+        .any(|word| text.contains(word));
     matches!(status.code(), Code::Unavailable | Code::Unknown) && (refused || text.contains("no such file"))
 }
