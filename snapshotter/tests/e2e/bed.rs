@@ -1,7 +1,7 @@
 //! A registry, a daemon and a containerd, each with a root of its own.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
 use spandrel_fixtures::image::{Image, pause};
 use spandrel_fixtures::layer::{Entry, Layer, TarBuilder};
@@ -34,9 +34,13 @@ pub struct Bed {
 impl Bed {
     /// Starts all of it; `None` where this machine can't.
     pub fn start(version: Version) -> Option<Self> {
+        Self::start_with(version, DockerRegistry::plain()?)
+    }
+
+    /// The same with this registry.
+    pub fn start_with(version: Version, registry: DockerRegistry) -> Option<Self> {
         let spandrel = spandrel()?;
         let mut place = Place::new()?;
-        let registry = DockerRegistry::plain()?;
         pause()?.push(&registry.client(), "pause", "1");
         let containerd = Containerd::builder(version)
             .snapshotter(SNAPSHOTTER, &place.socket(), &place.root())
@@ -51,6 +55,12 @@ impl Bed {
             "address = {:?}\n[index]\nmin_layer_size = {MIN_LAYER_SIZE}\n[fetch]\nread_timeout = \"{READ_TIMEOUT}s\"\n",
             containerd.socket().to_str().expect("UTF-8"),
         );
+        if let Some(ca) = registry.ca_pem() {
+            let file = place.dir.path().join("ca.pem");
+            std::fs::write(&file, ca).expect("written");
+            place.config +=
+                &format!("[[registry.hosts]]\nhost = {:?}\nca_files = [{file:?}]\n", registry.host());
+        }
         let daemon = place.start();
         Some(Self { containerd, daemon, place, registry, spandrel })
     }
@@ -64,16 +74,35 @@ impl Bed {
     /// Pushes `image`, and an index of its large layers.
     pub fn push_indexed(&self, image: &Image, name: &str) -> String {
         let reference = self.push(image, name);
+        self.create_index(&reference);
+        reference
+    }
+
+    /// Makes and pushes an index of the large layers of an image that is in the registry.
+    pub fn create_index(&self, reference: &str) {
         let min = MIN_LAYER_SIZE.to_string();
         let store = self.place.dir.path().join("store");
         let output = Command::new(&self.spandrel)
             .args(["create", "--push", "--span-size", "262144", "--min-layer-size", &min, "--store"])
             .arg(store)
-            .arg(&reference)
+            .arg(reference)
             .output()
             .expect("spandrel runs");
         assert!(output.status.success(), "spandrel create: {}", String::from_utf8_lossy(&output.stderr));
-        reference
+    }
+
+    /// Runs the tool against this containerd: `args` and what they are about.
+    pub fn tool(&self, args: &[&str]) -> Output {
+        let mut command = Command::new(&self.spandrel);
+        command.args(args).arg("--address").arg(self.containerd.socket());
+        command.output().expect("spandrel runs")
+    }
+
+    /// Runs a shell command in a container of `ctr` on `snapshotter`, and returns what it printed.
+    pub fn ctr_run(&self, snapshotter: &str, reference: &str, script: &str) -> String {
+        let id = Containerd::unique_id("ctr");
+        let run = ["run", "--rm", "--snapshotter", snapshotter, reference, &id, "/bin/sh", "-c", script];
+        self.containerd.ctr(&run).unwrap_or_else(|error| panic!("{error}\n{}", self.daemon.tail()))
     }
 
     /// CRI of this containerd.

@@ -2,13 +2,17 @@
 //! snapshotter, and pods through CRI. `bed` sets it up, `cri` does what a kubelet does, the others are the cases.
 
 mod bed;
+mod busy;
 mod cri;
 #[path = "../common/daemon.rs"]
 mod daemon;
 mod failures;
 mod images;
 mod lazy;
+mod pull;
+mod reboot;
 mod removal;
 mod restart;
+mod soci;
 mod tool;
 mod waiting;
