@@ -195,8 +195,15 @@ impl Cri {
 /// Whether containerd has not reached the snapshotter again yet.
 fn connecting(status: &Status) -> bool {
     let text = status.message();
-    let refused = ["connection refused", "connection error", "connection closed"]
-        .iter()
-        .any(|word| text.contains(word));
-    matches!(status.code(), Code::Unavailable | Code::Unknown) && (refused || text.contains("no such file"))
+    // The first three are said while nobody is there, the others by a call over the former daemon's connection.
+    let lost = [
+        "connection refused",
+        "connection error",
+        "no such file",
+        "connection closed",
+        "connection reset",
+        "broken pipe",
+        "error reading from server",
+    ];
+    matches!(status.code(), Code::Unavailable | Code::Unknown) && lost.iter().any(|word| text.contains(word))
 }
