@@ -195,6 +195,16 @@ impl TarWalk {
         Ok(())
     }
 
+    /// Takes the data of the entry whose header has just passed as if they had been pushed, and says how many bytes that is:
+    /// for a reader that can leave them out. 0 where headers come next.
+    pub fn skip_data(&mut self) -> u64 {
+        let State::Data(left) = self.state else { return 0 };
+        // No stream is longer than MAX_STREAM_LEN: `entry` has looked.
+        self.position += left;
+        self.state = padding(self.position);
+        left
+    }
+
     /// The stream has ended.
     ///
     /// # Errors

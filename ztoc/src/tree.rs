@@ -66,6 +66,10 @@ pub enum InodeKind {
 pub struct Tree {
     /// All inodes; the first is the root.
     pub inodes: Vec<Inode>,
+    /// Directories that no entry describes, only names within them; ascending, never the root. What they are like is for the
+    /// layers below to say: containerd gives such a directory the attributes it has there. Here they have mode 755 and
+    /// belong to root, as where no layer below has them.
+    pub implied: Vec<InodeId>,
 }
 
 /// Why entries make no tree that a table can hold.

@@ -178,18 +178,32 @@ impl Mounted {
         // An overlay wants two directories at least: this one is empty and lies below all layers.
         let empty = lowers.join("empty");
         std::fs::create_dir(&empty).map_err(made)?;
+        let failed = |error| Error::Unavailable(format!("image {}: {error}", image.name));
         let targets: Vec<(LayerKey, PathBuf)> =
             (0..).zip(keys).map(|(n, key): (u32, _)| (key, lowers.join(n.to_string()))).collect();
         stream::iter(&targets)
             .map(|(key, target)| async move {
                 std::fs::create_dir(target).map_err(made)?;
                 node.layers.ready(key).await?;
-                node.layers.mount(key, target).await
+                if node.layers.depends_on_lowers(key)? {
+                    return Ok(());
+                }
+                node.layers.mount(key, None, target).await
             })
             .buffer_unordered(LAYERS_AT_ONCE)
             .try_collect::<()>()
             .await
-            .map_err(|error| Error::Unavailable(format!("image {}: {error}", image.name)))?;
+            .map_err(failed)?;
+        // The others one after the other, from the bottom: each looks into those below it.
+        for (number, (key, target)) in targets.iter().enumerate() {
+            if node.layers.depends_on_lowers(key).map_err(failed)? {
+                let below: Vec<PathBuf> =
+                    targets[..number].iter().rev().map(|(_, target)| target.clone()).collect();
+                let table = target.with_extension("table");
+                node.layers.write_table(key, &below, &table).await.map_err(failed)?;
+                node.layers.mount(key, Some(&table), target).await.map_err(failed)?;
+            }
+        }
         let stack = targets.into_iter().rev().map(|(_, target)| target).chain([empty]).collect();
         node.mounter.overlay(stack, dir).await?;
         Ok(Self { id: table::mount_id(dir)? })

@@ -27,6 +27,9 @@ const PIECES: usize = 64;
 /// How much of the stream is written at a time, in bytes: long enough that the system calls cost nothing.
 const WRITE_LEN: usize = 512 << 10;
 
+/// Length of a tar's block, in bytes: headers begin at multiples of it.
+const TAR_BLOCK: usize = 512;
+
 /// Longest stream, in bytes.
 const MAX_STREAM_LEN: u64 = spandrel_ztoc::limits::MAX_STREAM_LEN;
 
@@ -219,6 +222,33 @@ fn read_full(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(filled)
 }
 
+/// The tree that the complete layer in `dir` has its table from: its headers are read again, but not its files' data.
+///
+/// # Errors
+/// When the stream can't be read, or isn't any more what it was.
+pub(super) fn tree(dir: &Path, record: &Record) -> Result<Tree, Error> {
+    let path = dir.join(STREAM);
+    let stream = Stream::open(&path, record.stream_len).map_err(|e| files::failed("open", &path, &e))?;
+    let damaged = |what: String| Error::Corrupt(format!("{}: {what}", path.display()));
+    let mut walk = TarWalk::new(TarRules::Fill);
+    let mut block = [0; TAR_BLOCK];
+    let mut at = 0;
+    while at < record.stream_len && !walk.at_end() {
+        let len = (record.stream_len - at).min(TAR_BLOCK as u64);
+        let bytes = &mut block[..usize::try_from(len).expect("is a block's at most")];
+        stream.read(at, bytes).map_err(|e| files::failed("read", &path, &e))?;
+        walk.push(bytes).map_err(|error| damaged(error.to_string()))?;
+        // A stream that was cut within a file's padding has no more.
+        at += len + walk.skip_data();
+        let padding = (at.next_multiple_of(TAR_BLOCK as u64).min(record.stream_len)).saturating_sub(at);
+        walk.push(&[0; TAR_BLOCK][..usize::try_from(padding).expect("is less than a block")])
+            .map_err(|error| damaged(error.to_string()))?;
+        at += padding;
+    }
+    let toc = walk.finish().map_err(|error| damaged(error.to_string()))?;
+    Tree::new(&toc.entries, record.stream_len).map_err(|error| damaged(error.to_string()))
+}
+
 /// Makes a table over the complete stream, or unpacks what can't have one.
 fn finish(
     stream: &Stream,
@@ -234,6 +264,7 @@ fn finish(
                     stream.sync().map_err(|e| files::failed("write", &dir.join(STREAM), &e))?;
                     files::replace(&dir.join(TABLE), &table)?;
                     record.stage = Stage::Complete;
+                    record.implied = !tree.implied.is_empty();
                     return Ok(());
                 }
                 Err(error) => error.to_string(),

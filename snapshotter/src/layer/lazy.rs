@@ -1,7 +1,7 @@
 //! A layer with an index: its files are made from the zTOC alone, its stream is filled as it is read.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use spandrel_ztoc::tree::Tree;
@@ -94,9 +94,34 @@ pub(super) fn create(dir: &Path, bytes: &[u8], record: &mut Record) -> Result<Re
     Stream::create(&stream, stream_len).map_err(|e| files::failed("make", &stream, &e))?;
     Bitmap::create(&bitmap, spans).map_err(|e| files::failed("make", &bitmap, &e))?;
     record.stage = Stage::Indexed;
+    record.implied = !tree.implied.is_empty();
     record.stream_len = stream_len;
     record.save(dir)?;
     Ok(Ok(()))
+}
+
+/// Reads the zTOC in `dir` again: where it lies, and what is in it.
+fn read(dir: &Path, record: &Record) -> Result<(PathBuf, Decoded), Error> {
+    let path = dir.join(ZTOC);
+    let bytes = files::read(&path, MAX_ZTOC_LEN)?;
+    let damaged = |what: String| Error::Corrupt(format!("{}: {what}", path.display()));
+    // Windows are read from it later without another look.
+    let found = Sha256Digest::of(&bytes).to_string();
+    if record.ztoc.as_ref().map(|digest| digest.as_str()) != Some(found.as_str()) {
+        return Err(damaged(format!("has the digest {found}")));
+    }
+    let decoded = decode(&bytes, record).map_err(|unfit| damaged(unfit.what))?;
+    Ok((path, decoded))
+}
+
+/// The tree that the layer in `dir` has its table from.
+///
+/// # Errors
+/// When its zTOC is damaged, or isn't there.
+pub(super) fn tree(dir: &Path, record: &Record) -> Result<Tree, Error> {
+    let (path, decoded) = read(dir, record)?;
+    Tree::new(&decoded.ztoc.entries, record.stream_len)
+        .map_err(|error| Error::Corrupt(format!("{}: {error}", path.display())))
 }
 
 /// Opens the files in `dir`.
@@ -109,15 +134,8 @@ pub(super) fn open(
     source: Arc<dyn BlobSource>,
     shared: Arc<Shared>,
 ) -> Result<Arc<Spans>, Error> {
-    let path = dir.join(ZTOC);
-    let bytes = files::read(&path, MAX_ZTOC_LEN)?;
+    let (path, decoded) = read(dir, record)?;
     let damaged = |what: String| Error::Corrupt(format!("{}: {what}", path.display()));
-    // Windows are read from it later without another look.
-    let found = Sha256Digest::of(&bytes).to_string();
-    if record.ztoc.as_ref().map(|digest| digest.as_str()) != Some(found.as_str()) {
-        return Err(damaged(format!("has the digest {found}")));
-    }
-    let decoded = decode(&bytes, record).map_err(|unfit| damaged(unfit.what))?;
     let headers =
         if record.check_headers { Some(Headers::new(&decoded.ztoc).map_err(damaged)?) } else { None };
     let ztoc = File::open(&path).map_err(|e| files::failed("open", &path, &e))?;

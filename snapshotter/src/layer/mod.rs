@@ -9,6 +9,7 @@ mod lazy;
 mod node;
 mod one;
 mod options;
+mod parents;
 mod record;
 pub mod store;
 pub(crate) mod stream;
@@ -19,7 +20,7 @@ mod unpack;
 mod verify;
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 
@@ -95,7 +96,7 @@ pub struct Report {
     /// How many of them are present.
     pub present_spans: Option<u32>,
     /// Where its table is mounted now.
-    pub mounts: Vec<std::path::PathBuf>,
+    pub mounts: Vec<PathBuf>,
 }
 
 /// The layers of a node.
@@ -113,9 +114,20 @@ pub trait Layers: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Mounts the layer's table at `target`, an existing directory; does nothing when it is mounted there already. For
-    /// an unpacked layer the directory is bind-mounted from where it was unpacked.
-    async fn mount(&self, layer: &LayerKey, target: &Path) -> Result<(), Error>;
+    /// Whether the layer, which is ready, has directories that no entry of it describes. What they are like is for the layers
+    /// below to say, so that each snapshot of it needs a table of its own: [`Layers::write_table`]. Hardly any layer has.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is no such layer.
+    fn depends_on_lowers(&self, layer: &LayerKey) -> Result<bool, Error>;
+
+    /// Writes the layer's table as it is above `lowers` to the file `table`, durably. `lowers` are directories, the uppermost
+    /// first, where the layers below are mounted or unpacked.
+    async fn write_table(&self, layer: &LayerKey, lowers: &[PathBuf], table: &Path) -> Result<(), Error>;
+
+    /// Mounts `table`, or the layer's own where there is none, at `target`, an existing directory; does nothing when it is
+    /// mounted there already. For an unpacked layer the directory is bind-mounted from where it was unpacked.
+    async fn mount(&self, layer: &LayerKey, table: Option<&Path>, target: &Path) -> Result<(), Error>;
 
     /// Takes the mount at `target` away; does nothing when there is none.
     async fn unmount(&self, layer: &LayerKey, target: &Path) -> Result<(), Error>;

@@ -16,7 +16,7 @@ use super::lazy::{LazyBacking, STREAM, TABLE, WholeBacking};
 use super::node::Node;
 use super::record::{Record, Stage};
 use super::stream::Stream;
-use super::{LayerKey, Ready, Report, Usage, files, fill, lazy, unpack, verify};
+use super::{LayerKey, Ready, Report, Usage, files, fill, lazy, parents, table, unpack, verify};
 use crate::Error;
 use crate::device::Backing;
 use crate::fetch::{Spans, blocking};
@@ -283,11 +283,35 @@ impl Layer {
         refuted.or(recorded).map_or(Ok(()), Err)
     }
 
-    /// Mounts the layer at `target`.
+    /// Writes its table as it is above `lowers` to the file `path`.
+    ///
+    /// # Errors
+    /// When its files are damaged, the layers below can't be looked into, or the disk is full.
+    pub(super) async fn write_table(&self, lowers: &[PathBuf], path: &Path) -> Result<(), Error> {
+        let (dir, record) = (self.dir.clone(), self.record());
+        let (lowers, path) = (lowers.to_vec(), path.to_path_buf());
+        self.check()?;
+        blocking(move || {
+            let mut tree = match record.stage {
+                Stage::Indexed => lazy::tree(&dir, &record),
+                Stage::Complete => fill::tree(&dir, &record),
+                Stage::Filling | Stage::Unpacked => {
+                    Err(Error::FailedPrecondition(format!("layer {} has no table", record.digest)))
+                }
+            }
+            // A file of it that is missing is damage, too; where the table is to go, it isn't.
+            .map_err(|error| if let Error::NotFound(what) = error { Error::Corrupt(what) } else { error })?;
+            parents::describe(&mut tree, &lowers)?;
+            files::replace(&path, &table::build(&tree, record.stream_len)?)
+        })
+        .await
+    }
+
+    /// Mounts the layer at `target`, by `table` or its own.
     ///
     /// # Errors
     /// When its files are damaged, it turned out not to be what its image says, or the kernel refuses.
-    pub(super) async fn mount(self: &Arc<Self>, target: &Path) -> Result<(), Error> {
+    pub(super) async fn mount(self: &Arc<Self>, table: Option<&Path>, target: &Path) -> Result<(), Error> {
         let _held = self.gate.lock().await;
         self.check()?;
         let record = self.record();
@@ -306,8 +330,9 @@ impl Layer {
             Stage::Indexed | Stage::Complete => {
                 self.serve(&record).await?;
                 let device = self.node.device.path(&self.key.0);
-                let table = self.dir.join(TABLE);
-                self.node.mounter.erofs(&table, &device, target, self.node.options.directio).await?;
+                let own = self.dir.join(TABLE);
+                let table = table.unwrap_or(&own);
+                self.node.mounter.erofs(table, &device, target, self.node.options.directio).await?;
             }
         }
         lock(&self.targets).insert(target.to_path_buf());

@@ -68,6 +68,9 @@ pub(crate) struct Record {
     pub stream_len: u64,
     /// Whether the zTOC is from an index that anybody may have attached, so that tar headers are compared with it.
     pub check_headers: bool,
+    /// Whether it has directories that no entry describes, so that its table depends on the layers below.
+    #[serde(default)]
+    pub implied: bool,
     /// Whether the whole stream has been compared with `diff_id`.
     pub verified: bool,
     /// Why the layer isn't to be used: it has turned out not to be what its image says.
@@ -95,6 +98,7 @@ impl Record {
             ztoc: None,
             stream_len: 0,
             check_headers: false,
+            implied: false,
             verified: false,
             refuted: None,
         }

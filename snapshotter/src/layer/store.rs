@@ -360,9 +360,23 @@ impl Layers for LayerStore {
         self.inner.find(key).map_or(Ok(()), |layer| layer.check())
     }
 
-    async fn mount(&self, key: &LayerKey, target: &Path) -> Result<(), Error> {
+    fn depends_on_lowers(&self, key: &LayerKey) -> Result<bool, Error> {
+        Ok(self.inner.get(key)?.record().implied)
+    }
+
+    async fn write_table(&self, key: &LayerKey, lowers: &[PathBuf], table: &Path) -> Result<(), Error> {
         let layer = self.inner.get(key)?;
-        match layer.mount(target).await {
+        match layer.write_table(lowers, table).await {
+            Err(error @ Error::Corrupt(_)) if layer.check().is_ok() => {
+                Err(self.inner.give_up(&layer, &error).await)
+            }
+            other => other,
+        }
+    }
+
+    async fn mount(&self, key: &LayerKey, table: Option<&Path>, target: &Path) -> Result<(), Error> {
+        let layer = self.inner.get(key)?;
+        match layer.mount(table, target).await {
             Err(error @ (Error::Corrupt(_) | Error::NotFound(_))) if layer.check().is_ok() => {
                 Err(self.inner.give_up(&layer, &error).await)
             }

@@ -1,4 +1,4 @@
-//! The directories of snapshots: `snapshots/<number>/{fs,work}`, made aside and renamed into place, renamed away and
+//! The directories of snapshots: `snapshots/<number>/{fs,work,table-<layer>}`, made aside and renamed into place, renamed away and
 //! deleted later. Which numbers there are is `store`'s to say; what is mounted on `fs` is `lowers`'.
 
 use std::collections::HashSet;
@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{AtFlags, StatxAttributes, StatxFlags};
 
 use crate::Error;
+use crate::layer::LayerKey;
 
 /// Modes of `fs` and `work`, as containerd's overlayfs snapshotter makes them.
 const FS_MODE: u32 = 0o755;
@@ -102,6 +103,12 @@ impl Dirs {
     /// Files of a snapshot, or where its layer is mounted.
     pub fn fs(&self, number: u64) -> PathBuf {
         self.dir(number).join("fs")
+    }
+
+    /// The table of `layer` as it is above what this snapshot stands on; only of layers that depend on that. Named by the
+    /// layer, so that another layer's is never taken for it.
+    pub fn table(&self, number: u64, layer: &LayerKey) -> PathBuf {
+        self.dir(number).join(format!("table-{}", layer.0))
     }
 
     /// Overlayfs's work directory of an active snapshot.

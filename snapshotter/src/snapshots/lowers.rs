@@ -3,6 +3,7 @@
 //! `runc` copies the host's mount table. The mounting itself is the layers' own.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Mutex as Gate;
@@ -103,6 +104,21 @@ impl Lowers {
         Arc::clone(&self.state().entries.entry(number).or_default().gate)
     }
 
+    /// Writes the table that `layer` has above `below`, which is mounted, as the snapshot `number`'s own, unless it is there.
+    ///
+    /// # Errors
+    /// What writing says.
+    pub async fn write_table(&self, number: u64, layer: &LayerKey, below: &[Ancestor]) -> Result<(), Error> {
+        let gate = self.gate(number);
+        let _held = gate.lock().await;
+        let table = self.dirs.table(number, layer);
+        if table.is_file() {
+            return Ok(());
+        }
+        let below: Vec<PathBuf> = below.iter().map(|lower| self.dirs.fs(lower.number)).collect();
+        self.layers.write_table(layer, &below, &table).await
+    }
+
     /// Mounts `layer` on the directory of snapshot `number`, unless it is mounted.
     ///
     /// # Errors
@@ -119,7 +135,9 @@ impl Lowers {
             if let Some(other) = known.filter(|known| known != layer) {
                 self.layers.unmount(&other, &target).await?;
             }
-            self.layers.mount(layer, &target).await?;
+            let table = self.dirs.table(number, layer);
+            let table = table.is_file().then_some(table.as_path());
+            self.layers.mount(layer, table, &target).await?;
         }
         let mut state = self.state();
         state.uses += 1;

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
@@ -224,6 +225,7 @@ impl Snapshots {
             ))
         };
         let layer = self.make_ready(record, remote).await.map_err(unavailable)?;
+        self.adapt(record, &layer).await.map_err(unavailable)?;
         self.lowers.ensure(record.number, &layer).await.map_err(unavailable)?;
         self.evict_later();
         let this = Arc::clone(self);
@@ -243,6 +245,30 @@ impl Snapshots {
             Ok(())
         })
         .await
+    }
+
+    /// Sees to it that the snapshot of `record` has a table of its own where `layer` has directories that no entry describes:
+    /// they are to be as they are below, as containerd unpacks them.
+    ///
+    /// Boxed, since the snapshots below may have to be settled first.
+    fn adapt<'a>(
+        self: &'a Arc<Self>,
+        record: &'a Record,
+        layer: &'a LayerKey,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async move {
+            if record.parent.is_empty()
+                || !self.layers.depends_on_lowers(layer)?
+                || self.dirs.table(record.number, layer).is_file()
+            {
+                return Ok(());
+            }
+            let (this, parent) = (Arc::clone(self), record.parent.clone());
+            let below = blocking(move || this.store.below(&parent)).await?;
+            let _pins = self.lowers.pin(&below);
+            self.ensure_mounted(&below).await?;
+            self.lowers.write_table(record.number, layer, &below).await
+        })
     }
 
     /// Waits for the layer; asks for it anew where the layers know nothing of it (their state was removed).

@@ -1,4 +1,5 @@
-//! Three layers: programs and libraries of the machine that the test runs on, and two that change them.
+//! Three layers: programs and libraries of the machine that the test runs on, and two that change them. And three small
+//! ones that lack entries for directories.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -185,4 +186,46 @@ fn top(below: &Names) -> Vec<u8> {
     changes.add(b"dev/x", Entry::file("dev/x", "no device any more"));
     some().skip(3).step_by(4).for_each(|name| changes.remove(name));
     changes.tar.finish()
+}
+
+/// What the top layer of [`without_parents`] has no entries for.
+pub const WITHOUT_ENTRY: [&str; 9] =
+    ["/tmp", "/app", "/app/data", "/removed", "/opaque", "/opaque/in", "/lib", "/new", "/new/deep"];
+
+/// Directories with odd modes and owners; some of them changed; a layer as umoci or bazel writes it, which names only files.
+pub fn without_parents() -> Vec<Vec<u8>> {
+    let mut bottom = TarBuilder::default();
+    let entries = [
+        Entry::dir("tmp").mode(0o1777),
+        Entry::dir("app").mode(0o755).owner(7, 7),
+        Entry::dir("app/data").mode(0o2750).owner(1000, 5).xattr("user.some", "thing"),
+        Entry::dir("removed").mode(0o700).owner(1, 1),
+        Entry::dir("opaque").mode(0o711),
+        Entry::dir("opaque/in").mode(0o700).owner(9, 9),
+        Entry::dir("usr").mode(0o755),
+        Entry::dir("usr/lib").mode(0o711).owner(3, 3),
+        Entry::symlink("lib", "usr/lib"),
+        Entry::dir("kept").mode(0o1700),
+        Entry::file("kept/x", "x"),
+    ];
+    for entry in entries {
+        bottom.add(&entry.mtime(1_600_000_000, 5));
+    }
+    let mut middle = TarBuilder::default();
+    let entries = [
+        Entry::dir("app").mode(0o700).owner(1000, 1000),
+        Entry::whiteout("removed"),
+        Entry::dir("opaque").mode(0o2711),
+        Entry::opaque("opaque"),
+    ];
+    for entry in entries {
+        middle.add(&entry.mtime(1_610_000_000, 5));
+    }
+    let mut top = TarBuilder::default();
+    for name in
+        ["tmp/x", "app/y", "app/data/x", "removed/x", "opaque/in/x", "lib/x", "new/deep/x", "new/y", "z"]
+    {
+        top.add(&Entry::file(name, name).mtime(1_620_000_000, 5));
+    }
+    vec![bottom.finish(), middle.finish(), top.finish()]
 }

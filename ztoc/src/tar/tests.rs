@@ -114,6 +114,35 @@ fn entries_have_their_place_in_the_stream() {
 }
 
 #[test]
+fn data_may_be_left_out() {
+    let tar = [
+        header(b'0', b"a", 1000, &[]),
+        padded(&[1; 1000]),
+        header(b'5', b"d/", 0, &[]),
+        header(b'0', b"b", 512, &[]),
+        vec![2; 512],
+        vec![0; 1024],
+    ]
+    .concat();
+    let mut walking = TarWalk::new(TarRules::Fill);
+    let (mut at, mut skipped) = (0, Vec::new());
+    while at < tar.len() {
+        walking.push(&tar[at..at + 512]).expect("a tar");
+        at += 512;
+        let left_out = walking.skip_data();
+        if left_out > 0 {
+            skipped.push(left_out);
+            at += usize::try_from(left_out.next_multiple_of(512)).expect("small");
+            walking
+                .push(&vec![9; usize::try_from(left_out.next_multiple_of(512) - left_out).expect("small")])
+                .expect("padding");
+        }
+    }
+    assert_eq!(skipped, [1000, 512]);
+    assert_eq!(walking.finish(), walk(TarRules::Fill, &[&tar]));
+}
+
+#[test]
 fn a_tar_may_end_without_its_zeros() {
     let file = with_body(b'0', b"a", b"content");
     let extension = pax(&[("path", b"of nothing")]);

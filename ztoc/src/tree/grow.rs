@@ -1,6 +1,6 @@
 //! A tree while its entries come in, one after the other, as containerd would put them into a directory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 
 use super::{Inode, InodeId, InodeKind, Tree, TreeError};
@@ -14,8 +14,8 @@ const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..opq";
 /// What the keys of those PAX records begin with that are extended attributes.
 const XATTR: &[u8] = b"SCHILY.xattr.";
-/// The extended attribute by which overlayfs knows an opaque directory.
-const OPAQUE_XATTR: &[u8] = b"trusted.overlay.opaque";
+/// The extended attribute that the kernel takes from a file whose owner is set.
+const CAPABILITY_XATTR: &[u8] = b"security.capability";
 /// 0001-01-01T00:00:00Z, the zero of Go's times: what SOCI gives directories that no entry names.
 const YEAR_ONE: i64 = -62_135_596_800;
 /// How much of a device's numbers the kernel holds: 12 and 20 bits. The rest is cut, as mknod cuts it.
@@ -29,6 +29,8 @@ type Xattrs = BTreeMap<Vec<u8>, Vec<u8>>;
 pub(super) struct Growth {
     /// Those without a name any more, too; [`Growth::finish`] leaves them out, and counts names then.
     inodes: Vec<Inode>,
+    /// Directories without an entry so far; some may have lost their name.
+    implied: BTreeSet<InodeId>,
     stream_len: u64,
     /// How many of [`MAX_LINK_STEPS`] were taken.
     link_steps: u64,
@@ -37,7 +39,7 @@ pub(super) struct Growth {
 impl Growth {
     /// A root with nothing in it.
     pub(super) fn new(stream_len: u64) -> Self {
-        Self { inodes: vec![unnamed_directory()], stream_len, link_steps: 0 }
+        Self { inodes: vec![unnamed_directory()], implied: BTreeSet::new(), stream_len, link_steps: 0 }
     }
 
     /// Puts the next entry in its place.
@@ -110,8 +112,10 @@ impl Growth {
                 *place = children;
             }
         }
+        let mut implied: Vec<InodeId> = self.implied.iter().filter_map(|&old| ids[old as usize]).collect();
+        implied.sort_unstable();
         let mut inodes: Vec<Option<Inode>> = self.inodes.into_iter().map(Some).collect();
-        Tree { inodes: order.into_iter().filter_map(|old| inodes[old as usize].take()).collect() }
+        Tree { inodes: order.into_iter().filter_map(|old| inodes[old as usize].take()).collect(), implied }
     }
 
     /// Whether what an entry says of itself can be held.
@@ -134,11 +138,7 @@ impl Growth {
         let inode = &mut self.inodes[id as usize];
         let mut all: Xattrs = mem::take(&mut inode.xattrs).into_iter().collect();
         all.extend(xattrs(entry)?);
-        if let (Some(value), InodeKind::Directory { opaque, .. }) =
-            (all.remove(OPAQUE_XATTR), &mut inode.kind)
-        {
-            *opaque |= value == b"y"; // as overlayfs reads it
-        }
+        self.implied.remove(&id);
         *inode = Inode {
             kind: mem::replace(&mut inode.kind, InodeKind::Fifo),
             mode: mode(entry),
@@ -171,7 +171,8 @@ impl Growth {
         }
     }
 
-    /// A hard link: another name of what its target names now. Its own attributes mean nothing.
+    /// A hard link: another name of what its target names now, which gets the attributes of the link's entry, as containerd
+    /// sets them again. Where the link is the target's own name, containerd removes that, and fails; here nothing changes.
     fn link(&mut self, parent: InodeId, name: &[u8], entry: &Entry) -> Result<(), TreeError> {
         let missing =
             || TreeError::HardlinkTarget { name: lossy(&entry.name), target: lossy(&entry.linkname) };
@@ -187,6 +188,17 @@ impl Growth {
             return Err(missing());
         }
         self.children(parent).insert(name.to_vec(), target);
+        let inode = &mut self.inodes[target as usize];
+        let mut all: Xattrs = mem::take(&mut inode.xattrs).into_iter().collect();
+        all.remove(CAPABILITY_XATTR); // setting the owner takes it away
+        all.extend(xattrs(entry)?);
+        let symlink = matches!(inode.kind, InodeKind::Symlink(_));
+        *inode = Inode {
+            kind: mem::replace(&mut inode.kind, InodeKind::Fifo),
+            mode: if symlink { inode.mode } else { mode(entry) },
+            xattrs: all.into_iter().collect(),
+            ..of_entry(entry)
+        };
         Ok(())
     }
 
@@ -198,7 +210,7 @@ impl Growth {
             at = match self.child(at, name) {
                 Some(there) => match self.inodes[there as usize].kind {
                     InodeKind::Directory { .. } => there,
-                    InodeKind::Whiteout => self.insert(at, name, unnamed_directory())?,
+                    InodeKind::Whiteout => self.imply(at, name)?,
                     InodeKind::Symlink(_) => {
                         let Some(path) = self.resolve(path)? else { return Ok(None) };
                         // There is no link in this one.
@@ -206,7 +218,7 @@ impl Growth {
                     }
                     _ => return Ok(None),
                 },
-                None => self.insert(at, name, unnamed_directory())?,
+                None => self.imply(at, name)?,
             };
         }
         Ok(Some(at))
@@ -296,6 +308,13 @@ impl Growth {
             InodeKind::Directory { children, .. } => children,
             other => unreachable!("a parent is a directory, not {other:?}"),
         }
+    }
+
+    /// A directory that is only known by what is in it.
+    fn imply(&mut self, parent: InodeId, name: &[u8]) -> Result<InodeId, TreeError> {
+        let id = self.insert(parent, name, unnamed_directory())?;
+        self.implied.insert(id);
+        Ok(id)
     }
 
     /// Gives `parent` a new inode, in place of what had the name before, with all that is in it.

@@ -330,13 +330,61 @@ fn whiteouts_of_nothing_are_passed_over() {
 }
 
 #[test]
-fn a_directory_may_be_opaque_by_attribute() {
-    let opaque = |value| with_xattrs(dir("a", 0o755), &[("SCHILY.xattr.trusted.overlay.opaque", value)]);
-    lists(&[opaque("y")], &["/ 755", "/a opaque 755"]);
-    lists(&[opaque("n")], &["/ 755", "/a 755"]);
-    lists(&[opaque("y"), dir("a", 0o700)], &["/ 755", "/a opaque 700"]);
-    assert_eq!(tree(&[opaque("y")]).inodes[1].xattrs, [], "said once is enough");
-    lists(&[opaque("y"), file("a", 1), dir("a", 0o700)], &["/ 755", "/a 700"]);
+fn only_a_name_makes_a_directory_opaque() {
+    let marked = with_xattrs(dir("a", 0o755), &[("SCHILY.xattr.trusted.overlay.opaque", "y")]);
+    lists(std::slice::from_ref(&marked), &["/ 755", "/a 755"]);
+    lists(&[marked, file("a/.wh..wh..opq", 0), dir("a", 0o700)], &["/ 755", "/a opaque 700"]);
+}
+
+/// Paths of directories that no entry describes.
+fn implied(entries: &[Entry]) -> Vec<String> {
+    let tree = tree(entries);
+    let mut paths = Vec::new();
+    let mut left = vec![(String::new(), 0)];
+    while let Some((path, id)) = left.pop() {
+        if tree.implied.contains(&id) {
+            paths.push(path.clone());
+        }
+        if let InodeKind::Directory { children, .. } = &tree.inodes[id as usize].kind {
+            left.extend(
+                children.iter().map(|(name, id)| (format!("{path}/{}", String::from_utf8_lossy(name)), *id)),
+            );
+        }
+    }
+    assert_eq!(paths.len(), tree.implied.len());
+    paths.sort();
+    paths
+}
+
+#[test]
+fn directories_without_an_entry_are_implied() {
+    assert_eq!(implied(&[file("x", 1), dir("a", 0o755), file("a/x", 1)]), [""; 0]);
+    assert_eq!(implied(&[file("a/b/x", 1), dir("a/b", 0o700), file("c/d/x", 1)]), ["/a", "/c", "/c/d"]);
+    // What hides something lies in a directory, too.
+    assert_eq!(implied(&[file("a/.wh.x", 0), file("b/.wh..wh..opq", 0)]), ["/a", "/b"]);
+    // Through a link, and over what hid it; not what has lost its name.
+    assert_eq!(implied(&[link(Symlink, "l", "a"), file("l/x", 1)]), ["/a"]);
+    assert_eq!(implied(&[file(".wh.a", 0), file("a/x", 1)]), ["/a"]);
+    assert_eq!(implied(&[file("a/x", 1), file("a", 1)]), [""; 0]);
+}
+
+#[test]
+fn a_hard_link_describes_its_target_again() {
+    let target = with_xattrs(
+        Entry { mode: 0o755, ..file("a", 1) },
+        &[("SCHILY.xattr.security.capability", "c"), ("SCHILY.xattr.user.a", "1")],
+    );
+    let symlink = link(Symlink, "s", "x");
+    let link = |target| Entry { mode: 0o4700, uid: 7, gid: 8, ..link(Hardlink, "b", target) };
+    let again = tree(&[target.clone(), with_xattrs(link("a"), &[("SCHILY.xattr.user.b", "2")])]);
+    let inode = &again.inodes[1];
+    assert_eq!((inode.mode, inode.uid, inode.gid, inode.nlink), (0o4700, 7, 8, 2));
+    assert_eq!(inode.xattrs, [(b"user.a".into(), b"1".into()), (b"user.b".into(), b"2".into())]);
+    let capable = tree(&[target, with_xattrs(link("a"), &[("SCHILY.xattr.security.capability", "d")])]);
+    assert_eq!(capable.inodes[1].xattrs[0], (b"security.capability".into(), b"d".into()));
+    // A symbolic link has no mode of its own.
+    let inode = &tree(&[symlink, link("s")]).inodes[1];
+    assert_eq!((inode.mode, inode.uid), (0o777, 7));
 }
 
 #[test]

@@ -53,7 +53,7 @@ async fn it_is_mounted_without_a_byte_of_its_blob_and_reads_as_the_layer_says() 
         assert!(usage.size > 2_000_000 && usage.size < 5_000_000, "{usage:?}");
 
         // Mounting where it is mounted does nothing.
-        bench.store.mount(&key, &target).await.expect("mounted");
+        bench.store.mount(&key, None, &target).await.expect("mounted");
         bench.store.unmount(&key, &target).await.expect("unmounts");
         bench.store.unmount(&key, &target).await.expect("there is nothing to do");
         assert!(!crate::mounter::is_mount_point(&target));
@@ -86,7 +86,7 @@ async fn the_complete_layer_is_compared_with_its_diff_id() {
         assert_eq!(found, !lies);
         assert_eq!(bench.store.check(&key).await.is_err(), lies, "also while it is mounted");
         bench.store.unmount(&key, &target).await.expect("unmounts");
-        let again = bench.store.mount(&key, &target).await;
+        let again = bench.store.mount(&key, None, &target).await;
         if lies {
             assert!(matches!(again, Err(Error::Corrupt(_))), "{again:?}");
             assert_eq!(bench.errors("diff-id"), 1);
@@ -217,4 +217,39 @@ async fn two_images_share_a_layer_but_not_what_their_indexes_say() {
         assert!(contents(target.join("bin/big")).await.expect("reads") == noise(2, 2_000_000));
     }
     assert_eq!(bench.on_disk().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_of_a_layer_above_others_has_their_directories() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    let Some(dir) = disk() else { return };
+    let layer = indexed(tar(&[("tmp/x", 100_000), ("new/y", 100_001), ("z", 3)]), 64 << 10);
+    let plain = indexed(tar(&[("tmp", 100_000)]), 64 << 10);
+    // The same by its zTOC, and filled in full.
+    for whole in [false, true] {
+        let (image, blobs) = image(&[(&layer, !whole), (&plain, true)], Version::V2);
+        let root = dir.path().join(if whole { "whole" } else { "lazy" });
+        let below = root.join("below");
+        std::fs::create_dir_all(below.join("tmp")).expect("made");
+        std::fs::set_permissions(below.join("tmp"), std::fs::Permissions::from_mode(0o1777)).expect("set");
+        std::os::unix::fs::chown(below.join("tmp"), Some(7), Some(8)).expect("root may");
+        let bench = Bench::new(&root, Arc::clone(&image), &blobs);
+        let keys = [bench.prepare(&image, 0).await, bench.prepare(&image, 1).await];
+        for key in &keys {
+            bench.store.ready(key).await.expect("ready");
+        }
+        assert_eq!(bench.store.depends_on_lowers(&keys[0]), Ok(true));
+        assert_eq!(bench.store.depends_on_lowers(&keys[1]), Ok(false));
+        let table = root.join("table-of-a-snapshot");
+        bench.store.write_table(&keys[0], &[below], &table).await.expect("written");
+        let (own, above) = (bench.mount(&keys[0]).await, bench.mount_by(&keys[0], Some(&table)).await);
+        let seen = |path: PathBuf| {
+            let meta = std::fs::metadata(path).expect("there");
+            (meta.mode() & 0o7777, meta.uid(), meta.gid())
+        };
+        assert_eq!(seen(above.join("tmp")), (0o1777, 7, 8));
+        assert_eq!((seen(above.join("new")), seen(own.join("tmp"))), ((0o755, 0, 0), (0o755, 0, 0)));
+        assert!(contents(above.join("tmp/x")).await.expect("reads") == noise(1, 100_000));
+        bench.store.shutdown().await;
+    }
 }

@@ -111,6 +111,11 @@ impl Bench {
 
     /// Mounts a layer on a fresh directory.
     pub(crate) async fn mount(&self, key: &LayerKey) -> PathBuf {
+        self.mount_by(key, None).await
+    }
+
+    /// Mounts a layer by `table`, or its own, on a fresh directory.
+    pub(crate) async fn mount_by(&self, key: &LayerKey, table: Option<&Path>) -> PathBuf {
         let target = {
             let mut targets = self.targets.lock().expect("not poisoned");
             let target = self.root.join(format!("mount-{}", targets.len()));
@@ -118,7 +123,7 @@ impl Bench {
             target
         };
         std::fs::create_dir_all(&target).expect("a directory");
-        self.store.mount(key, &target).await.expect("mounts");
+        self.store.mount(key, table, &target).await.expect("mounts");
         target
     }
 

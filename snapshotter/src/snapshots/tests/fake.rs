@@ -41,6 +41,12 @@ pub struct State {
     pub waiting: usize,
     /// Where what is mounted.
     pub mounted: BTreeMap<PathBuf, LayerKey>,
+    /// Layers whose tables depend on what is below.
+    pub dependent: HashSet<String>,
+    /// How many tables were written.
+    pub tables_written: usize,
+    /// For each mount the content of the table given, if one was.
+    pub by_table: Vec<Option<String>>,
     /// How many mounts were made.
     pub mounts: usize,
     /// Layers given up.
@@ -153,7 +159,23 @@ impl Layers for Fake {
         }
     }
 
-    async fn mount(&self, layer: &LayerKey, target: &Path) -> Result<(), Error> {
+    fn depends_on_lowers(&self, layer: &LayerKey) -> Result<bool, Error> {
+        if self.fate(&layer.0) == Fate::Lost {
+            return Err(Error::NotFound(layer.0.clone()));
+        }
+        Ok(self.state().dependent.contains(&layer.0))
+    }
+
+    async fn write_table(&self, layer: &LayerKey, lowers: &[PathBuf], table: &Path) -> Result<(), Error> {
+        let mut state = self.state();
+        let below = lowers.iter().map(|lower| state.mounted.get(lower).map_or("", |layer| &layer.0));
+        let below: Vec<&str> = below.collect();
+        std::fs::write(table, format!("{} above {}", layer.0, below.join(" "))).expect("written");
+        state.tables_written += 1;
+        Ok(())
+    }
+
+    async fn mount(&self, layer: &LayerKey, table: Option<&Path>, target: &Path) -> Result<(), Error> {
         if self.fate(&layer.0) == Fate::Lost {
             return Err(Error::NotFound(layer.0.clone()));
         }
@@ -169,6 +191,7 @@ impl Layers for Fake {
         }
         let mut state = self.state();
         state.mounted.insert(target.to_path_buf(), layer.clone());
+        state.by_table.push(table.map(|table| std::fs::read_to_string(table).expect("a table")));
         state.mounts += 1;
         Ok(())
     }

@@ -227,3 +227,64 @@ async fn a_layer_whose_state_was_lost_is_asked_for_again() {
     let given = image_labels("one");
     assert!(given.iter().all(|(name, value)| state.prepared[1].labels.get(name) == Some(value)));
 }
+
+/// Three layers of which the middle and the uppermost lack entries for directories.
+async fn dependent() -> Bed {
+    let bed = Bed::new();
+    bed.layers.state().dependent.extend(["two".to_owned(), "three".to_owned()]);
+    bed.remote("one", "").await;
+    bed.remote("two", "chain-one").await;
+    bed.remote("three", "chain-two").await;
+    bed
+}
+
+#[tokio::test]
+async fn a_layer_that_depends_on_those_below_gets_a_table_of_its_snapshot() {
+    let bed = dependent().await;
+    let want = [None, Some("two above one".to_owned()), Some("three above two one".to_owned())];
+    assert_eq!(bed.layers.state().by_table, want);
+    // The same layer above others looks different.
+    bed.remote("four", "").await;
+    let labels = image_labels("two");
+    bed.snapshots.prepare("k".into(), "chain-four".into(), labels).await.expect_err("it is there at once");
+    bed.snapshots.stat("chain-two on chain-four".into()).await.expect("ready");
+    assert_eq!(bed.layers.state().by_table.last(), Some(&Some("two above four".to_owned())));
+    // At the bottom there is nothing to depend on.
+    bed.layers.state().dependent.insert("five".to_owned());
+    bed.remote("five", "").await;
+    assert_eq!(bed.layers.state().by_table.last(), Some(&None));
+    assert_eq!(bed.layers.state().tables_written, 3);
+}
+
+#[tokio::test]
+async fn a_snapshots_table_is_written_once_and_goes_with_it() {
+    let bed = dependent().await.restart().await;
+    bed.layers.state().by_table.clear();
+    bed.prepare("container", "chain-three").await.expect("prepared");
+    let mut tables = std::mem::take(&mut bed.layers.state().by_table);
+    tables.sort();
+    let want = [None, Some("three above two one".to_owned()), Some("two above one".to_owned())];
+    assert_eq!(tables, want, "after a restart, too");
+    assert_eq!(bed.layers.state().tables_written, 2);
+    let table = bed.dir.path().join("snapshots/3/table-three");
+    assert!(table.exists());
+    for key in ["container", "chain-three"] {
+        bed.snapshots.remove(key.into()).await.expect("removed");
+    }
+    bed.settle().await;
+    assert!(!table.exists());
+}
+
+#[tokio::test]
+async fn what_is_below_is_settled_before_it_is_looked_into() {
+    let bed = Bed::new();
+    bed.layers.state().dependent.extend(["two".to_owned(), "three".to_owned()]);
+    for (layer, parent) in [("one", ""), ("two", "chain-one"), ("three", "chain-two")] {
+        bed.offer(layer, parent, layer).await.expect_err("it is there at once");
+    }
+    // containerd asks from the bottom; whoever doesn't gets the same.
+    bed.snapshots.stat("chain-three".into()).await.expect("ready");
+    let last = bed.layers.state().by_table.last().cloned();
+    assert_eq!(last, Some(Some("three above two one".to_owned())));
+    assert!(!pending(&bed, "chain-two"));
+}
