@@ -81,10 +81,11 @@ impl Drop for Bed {
 fn image() -> Image {
     let mut random = Random::new(7);
     let base = TarBuilder::new()
-        .with(Entry::dir("etc"))
+        .with(Entry::dir("etc").mode(0o2711).owner(5, 6))
         .with(Entry::file("etc/removed", "old"))
         .with(Entry::file("etc/replaced", "old"))
         .with(Entry::file("big", random.bytes(3 << 20)));
+    // Without an entry for `etc`.
     let top = TarBuilder::new()
         .with(Entry::whiteout("etc/removed"))
         .with(Entry::file("etc/replaced", "new").mode(0o4755).owner(7, 8))
@@ -98,6 +99,8 @@ fn check(target: &Path) {
     assert_eq!(read("link").expect("read"), b"new");
     assert_eq!(read("big").expect("read"), Random::new(7).bytes(3 << 20));
     assert!(read("etc/removed").is_err());
+    let found = std::fs::metadata(target.join("etc")).expect("metadata");
+    assert_eq!((found.mode() & 0o7777, found.uid(), found.gid()), (0o2711, 5, 6));
     let found = std::fs::metadata(target.join("etc/replaced")).expect("metadata");
     assert_eq!((found.mode() & 0o7777, found.uid(), found.gid()), (0o4755, 7, 8));
     let written = std::fs::write(target.join("etc/new"), "x").expect_err("read-only");

@@ -188,12 +188,13 @@ fn top(below: &Names) -> Vec<u8> {
     changes.tar.finish()
 }
 
-/// What the top layer of [`without_parents`] has no entries for.
+/// What the top layer of [`odd`] has no entries for.
 pub const WITHOUT_ENTRY: [&str; 9] =
     ["/tmp", "/app", "/app/data", "/removed", "/opaque", "/opaque/in", "/lib", "/new", "/new/deep"];
 
-/// Directories with odd modes and owners; some of them changed; a layer as umoci or bazel writes it, which names only files.
-pub fn without_parents() -> Vec<Vec<u8>> {
+/// Directories with odd modes and owners; some of them changed, one said to be opaque by an attribute; a layer as umoci or
+/// bazel writes it, which names only files, one of them twice and differently.
+pub fn odd() -> Vec<Vec<u8>> {
     let mut bottom = TarBuilder::default();
     let entries = [
         Entry::dir("tmp").mode(0o1777),
@@ -215,6 +216,7 @@ pub fn without_parents() -> Vec<Vec<u8>> {
     let entries = [
         Entry::dir("app").mode(0o700).owner(1000, 1000),
         Entry::whiteout("removed"),
+        Entry::dir("kept").mode(0o1711).xattr("trusted.overlay.opaque", "y"),
         Entry::dir("opaque").mode(0o2711),
         Entry::opaque("opaque"),
     ];
@@ -227,5 +229,8 @@ pub fn without_parents() -> Vec<Vec<u8>> {
     {
         top.add(&Entry::file(name, name).mtime(1_620_000_000, 5));
     }
+    top.add(&Entry::file("first", "x").xattr("security.capability", CAPABILITY).xattr("user.a", "1"));
+    let again = Entry::hard_link("second", "first").mode(0o4711).owner(3, 4).xattr("user.b", "2");
+    top.add(&again.mtime(1_630_000_000, 7));
     vec![bottom.finish(), middle.finish(), top.finish()]
 }

@@ -45,8 +45,8 @@ pub struct State {
     pub dependent: HashSet<String>,
     /// How many tables were written.
     pub tables_written: usize,
-    /// For each mount the content of the table given, if one was.
-    pub by_table: Vec<Option<String>>,
+    /// For each snapshot by its number the content of the table that was given at its last mount, if one was.
+    pub by_table: BTreeMap<u64, Option<String>>,
     /// How many mounts were made.
     pub mounts: usize,
     /// Layers given up.
@@ -191,7 +191,9 @@ impl Layers for Fake {
         }
         let mut state = self.state();
         state.mounted.insert(target.to_path_buf(), layer.clone());
-        state.by_table.push(table.map(|table| std::fs::read_to_string(table).expect("a table")));
+        let number = target.iter().rev().nth(1).and_then(|number| number.to_str()?.parse().ok());
+        let table = table.map(|table| std::fs::read_to_string(table).expect("a table"));
+        state.by_table.insert(number.expect("a snapshot's directory"), table);
         state.mounts += 1;
         Ok(())
     }
