@@ -11,15 +11,18 @@ use super::bed::{Bed, SNAPSHOTTER, content, large_layer, large_tar, sha256};
 /// (Of a directory the size is the file system's own business, and so is its number of links.)
 const DESCRIBE: &str = "cd /; find bin data conf link* more tmp var ! -type d -exec stat -c '%N %f %u %g %s %Y %h %t:%T' {} + | sort; \
                         find bin data conf more tmp var -type d -exec stat -c '%N %f %u %g %Y' {} + | sort; \
-                        find bin data conf more -type f -exec sha256sum {} + | sort";
+                        find odd -type d -exec stat -c '%N %f %u %g' {} + | sort; \
+                        find bin data conf more odd -type f -exec sha256sum {} + | sort";
 
-fn odd_layers() -> [Layer; 3] {
+fn odd_layers() -> [Layer; 4] {
     let lower = TarBuilder::new()
         .with(Entry::dir("data"))
         .with(Entry::file("data/gone", "gone"))
         .with(Entry::dir("data/hidden"))
         .with(Entry::file("data/hidden/below", "below"))
         .with(Entry::file("data/changed", "old"))
+        .with(Entry::dir("odd").mode(0o1777))
+        .with(Entry::dir("odd/app").mode(0o700).owner(1000, 1001))
         .with(Entry::dir("conf"))
         .with(Entry::file("conf/kept", "kept").mode(0o4711).owner(12, 34).mtime(1_234_567_890, 5));
     let upper = TarBuilder::new()
@@ -33,7 +36,10 @@ fn odd_layers() -> [Layer; 3] {
         .with(Entry::hard_link("link-2", "data/changed"))
         .with(Entry::fifo("data/fifo"));
     let large = large_layer("more", 5, 20, 60_000);
-    [Layer::gzip(&lower.finish()), large, Layer::gzip_members(&upper.finish(), 3)]
+    // Without entries for the directories that they are in: those have the time of their unpacking with containerd.
+    let files = TarBuilder::new().with(Entry::file("odd/x", "x")).with(Entry::file("odd/app/new/y", "y"));
+    let upper = Layer::gzip_members(&upper.finish(), 3);
+    [Layer::gzip(&lower.finish()), large, upper, Layer::gzip(&files.finish())]
 }
 
 #[tokio::test]
@@ -74,6 +80,7 @@ async fn files_are_those_that_containerds_own_snapshotter_gives() {
                 ])
                 .expect("run by containerd itself");
             assert_eq!(ours, theirs.replace("\r\n", "\n"), "{version:?} {name}");
+            assert!(ours.contains("odd 43ff 0 0\nodd/app 41c0 1000 1001\n"), "{ours}");
             assert!(ours.contains("data/changed") && !ours.contains("data/gone"), "{ours}");
             cri.remove_image(&reference).await;
             let _ = bed.containerd.ctr(&["-n", "k8s.io", "image", "rm", "--sync", &reference]);

@@ -153,7 +153,7 @@ impl Bench {
         let target = self.root.join(format!("mount-{}", self.mounts.len()));
         std::fs::create_dir_all(&target).expect("a directory");
         self.mounts.push(target.clone());
-        self.store.mount(&key, &target).await.expect("mounts");
+        self.store.mount(&key, None, &target).await.expect("mounts");
         (key, target)
     }
 }
