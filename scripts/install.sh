@@ -8,7 +8,8 @@
 readonly BUILD_PACKAGES=(ca-certificates curl gcc:cc libc6-dev)
 readonly TEST_PACKAGES=(
     containerd:containerd runc:runc docker-registry containernetworking-plugins # containers, registry, pod networks
-    busybox-static skopeo zstd                                                  # images
+    busybox-static skopeo zstd pigz                                             # images and layers
+    e2fsprogs:mkfs.ext4                                                         # a disk to be filled up
     apache2-utils                                                               # htpasswd
 )
 readonly DEMO_PACKAGES=(

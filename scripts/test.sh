@@ -13,6 +13,12 @@ test() {
     need_rust
     need_peers
     report_peers
+    # Tests that build a Go program call `go`: the one that is new enough, wherever it lies.
+    local go
+    if go=$(find_go); then
+        PATH=$(dirname "$go"):$PATH
+        export PATH GOTOOLCHAIN=local
+    fi
 
     # All that the tests write lies in one short-named folder (unix sockets have short paths), which marks their
     # processes too: so what they leave can be told from what others do on this machine. Not exported: it marks

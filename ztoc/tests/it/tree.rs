@@ -303,7 +303,7 @@ fn containerd_apply() -> Option<std::path::PathBuf> {
         std::env::var_os("CI").is_none(),
         "this test needs Go from 1.24 on and its module proxy: {problem}"
     );
-    eprintln!("skipped: this test builds containerd's unpacking, which needs Go from 1.24 on: {problem}");
+    eprintln!("SKIPPED: what containerd unpacks needs Go from 1.24 on and its module proxy: {problem}");
     None
 }
 
