@@ -15,4 +15,3 @@ mod removal;
 mod restart;
 mod soci;
 mod tool;
-mod waiting;
