@@ -3,7 +3,7 @@
 //! [`Snapshots`] answers for [`Snapshotter`] by putting its parts together: records and rules in `store`, directories in
 //! `dirs`, the mounts that containerd is told in `mounts`, remote snapshots in `remote`, which of their layers are mounted
 //! in `lowers`, start-up in `restore`. What a layer is, and everything about filling it, is behind
-//! [`Layers`](crate::layer::Layers).
+//! [`Layers`].
 
 mod dirs;
 mod lowers;
