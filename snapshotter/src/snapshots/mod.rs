@@ -1,10 +1,11 @@
 //! What a snapshot is: the rules of Prepare, View, Commit and Remove, and what they mean for directories and mounts.
 //!
-//! [`Snapshots`] answers for [`Snapshotter`] by putting its parts together: records and rules in `store`, directories in
+//! [`Snapshots`] answers for [`Snapshotter`] by putting its parts together: records and rules in `store` (its file in `database`), directories in
 //! `dirs`, the mounts that containerd is told in `mounts`, remote snapshots in `remote`, which of their layers are mounted
 //! in `lowers`, start-up in `restore`. What a layer is, and everything about filling it, is behind
 //! [`Layers`].
 
+mod database;
 mod dirs;
 mod lowers;
 mod mounts;
@@ -101,6 +102,8 @@ impl Snapshots {
         metrics: Arc<Metrics>,
     ) -> Result<Arc<Self>, Error> {
         let dirs = Arc::new(Dirs::open(&options.root)?);
+        // Needs no records, and may be what makes room for them.
+        dirs.empty_trash();
         let store = Arc::new(Store::open(&options.root.join("snapshots.redb"), SystemTime::now)?);
         let lowers = Arc::new(Lowers::new(
             Arc::clone(&layers),

@@ -9,8 +9,9 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
 use std::time::SystemTime;
 
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{ReadableDatabase, ReadableTable, TableDefinition, TableError};
 
+use super::database::{Database, failed as database};
 use super::record::{Record, Remote, stored_labels};
 use crate::Error;
 use crate::layer::LayerKey;
@@ -83,24 +84,13 @@ pub type Clock = fn() -> SystemTime;
 
 /// The records.
 pub struct Store {
-    db: Database,
+    pub(super) db: Database,
     clock: Clock,
 }
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Store").finish_non_exhaustive()
-    }
-}
-
-/// redb's many errors, of which nobody branches on more than one.
-fn database(error: impl Into<redb::Error>) -> Error {
-    let error = error.into();
-    match &error {
-        redb::Error::Io(io) if io.kind() == std::io::ErrorKind::StorageFull => {
-            Error::NoSpace(format!("the snapshot database can't be written: {error}"))
-        }
-        _ => Error::Internal(format!("the snapshot database failed: {error}")),
     }
 }
 
@@ -146,13 +136,13 @@ impl Store {
     /// # Errors
     /// When another process has it open, when it was written by a newer release, or can't be read.
     pub fn open(path: &Path, clock: Clock) -> Result<Self, Error> {
-        let db = Database::create(path).map_err(|error| match error {
-            DatabaseError::DatabaseAlreadyOpen => Error::FailedPrecondition(format!(
-                "{} is open in another process: a daemon with this root is running already",
-                path.display()
-            )),
-            error => Error::Internal(format!("{} can't be opened: {error}", path.display())),
-        })?;
+        let database_file = Database::open(path)?;
+        let db = database_file.get()?;
+        // Nothing is written where nothing has to be: the disk may be full.
+        if Self::version(&db)? == Some(VERSION) {
+            drop(db);
+            return Ok(Self { db: database_file, clock });
+        }
         let write = db.begin_write().map_err(database)?;
         {
             let mut meta = write.open_table(META).map_err(database)?;
@@ -174,18 +164,29 @@ impl Store {
             write.open_table(LAYERS).map_err(database)?;
         }
         write.commit().map_err(database)?;
-        Ok(Self { db, clock })
+        drop(db);
+        Ok(Self { db: database_file, clock })
+    }
+
+    fn version(db: &redb::Database) -> Result<Option<u64>, Error> {
+        match db.begin_read().map_err(database)?.open_table(META) {
+            Ok(meta) => Ok(meta.get("version").map_err(database)?.map(|found| found.value())),
+            Err(TableError::TableDoesNotExist(_)) => Ok(None),
+            Err(error) => Err(database(error)),
+        }
     }
 
     /// The record of `key`.
     pub fn get(&self, key: &str) -> Result<Record, Error> {
-        let table = self.db.begin_read().map_err(database)?.open_table(SNAPSHOTS).map_err(database)?;
+        let db = self.db.get()?;
+        let table = db.begin_read().map_err(database)?.open_table(SNAPSHOTS).map_err(database)?;
         read(&table, key)
     }
 
     /// The record of `key` and what it stands on.
     pub fn chain(&self, key: &str) -> Result<Chain, Error> {
-        let table = self.db.begin_read().map_err(database)?.open_table(SNAPSHOTS).map_err(database)?;
+        let db = self.db.get()?;
+        let table = db.begin_read().map_err(database)?.open_table(SNAPSHOTS).map_err(database)?;
         let record = read(&table, key)?;
         let ancestors = ancestors(&table, &record)?;
         Ok(Chain { record, ancestors })
@@ -196,7 +197,8 @@ impl Store {
         if parent.is_empty() {
             return Ok(Vec::new());
         }
-        let table = self.db.begin_read().map_err(database)?.open_table(SNAPSHOTS).map_err(database)?;
+        let db = self.db.get()?;
+        let table = db.begin_read().map_err(database)?.open_table(SNAPSHOTS).map_err(database)?;
         let record = parent_record(&table, parent)?;
         let mut chain =
             vec![Ancestor { key: parent.to_owned(), number: record.number, remote: record.remote.clone() }];
@@ -218,7 +220,8 @@ impl Store {
 
     /// Calls `seen` for every snapshot, ordered by name.
     pub fn each(&self, mut seen: impl FnMut(&str, Record)) -> Result<(), Error> {
-        let table = self.db.begin_read().map_err(database)?.open_table(SNAPSHOTS).map_err(database)?;
+        let db = self.db.get()?;
+        let table = db.begin_read().map_err(database)?.open_table(SNAPSHOTS).map_err(database)?;
         for entry in table.iter().map_err(database)? {
             let (key, bytes) = entry.map_err(database)?;
             seen(key.value(), Record::decode(key.value(), bytes.value())?);
@@ -228,7 +231,8 @@ impl Store {
 
     /// Every layer that a snapshot uses.
     pub fn layers(&self) -> Result<Vec<LayerKey>, Error> {
-        let table = self.db.begin_read().map_err(database)?.open_table(LAYERS).map_err(database)?;
+        let db = self.db.get()?;
+        let table = db.begin_read().map_err(database)?.open_table(LAYERS).map_err(database)?;
         let mut layers = BTreeSet::new();
         for entry in table.iter().map_err(database)? {
             layers.insert(LayerKey(entry.map_err(database)?.0.value().0.to_owned()));
@@ -238,7 +242,8 @@ impl Store {
 
     /// Whether a snapshot uses `layer`.
     pub fn uses(&self, layer: &LayerKey) -> Result<bool, Error> {
-        let table = self.db.begin_read().map_err(database)?.open_table(LAYERS).map_err(database)?;
+        let db = self.db.get()?;
+        let table = db.begin_read().map_err(database)?.open_table(LAYERS).map_err(database)?;
         let range = (layer.0.as_str(), 0)..=(layer.0.as_str(), u64::MAX);
         Ok(table.range(range).map_err(database)?.next().is_some())
     }
@@ -254,7 +259,8 @@ impl Store {
         place: impl FnOnce(u64, &[Ancestor]) -> Result<(), Error>,
     ) -> Result<Chain, Error> {
         check_key("the snapshot's key", &new.key)?;
-        let write = self.db.begin_write().map_err(database)?;
+        let db = self.db.get()?;
+        let write = db.begin_write().map_err(database)?;
         let chain = {
             let mut snapshots = write.open_table(SNAPSHOTS).map_err(database)?;
             let mut meta = write.open_table(META).map_err(database)?;
@@ -308,7 +314,8 @@ impl Store {
         usage: Usage,
     ) -> Result<Record, Error> {
         check_key("the committed snapshot's name", name)?;
-        let write = self.db.begin_write().map_err(database)?;
+        let db = self.db.get()?;
+        let write = db.begin_write().map_err(database)?;
         let record = {
             let mut snapshots = write.open_table(SNAPSHOTS).map_err(database)?;
             if snapshots.get(name).map_err(database)?.is_some() {
@@ -336,7 +343,8 @@ impl Store {
     /// # Errors
     /// It isn't there, or others are built on it.
     pub fn remove(&self, key: &str) -> Result<Removed, Error> {
-        let write = self.db.begin_write().map_err(database)?;
+        let db = self.db.get()?;
+        let write = db.begin_write().map_err(database)?;
         let removed = {
             let mut snapshots = write.open_table(SNAPSHOTS).map_err(database)?;
             let mut children = write.open_table(CHILDREN).map_err(database)?;
@@ -422,7 +430,8 @@ impl Store {
         key: &str,
         change: impl FnOnce(&mut Record) -> Result<(), Error>,
     ) -> Result<(Record, bool), Error> {
-        let write = self.db.begin_write().map_err(database)?;
+        let db = self.db.get()?;
+        let write = db.begin_write().map_err(database)?;
         let mut unused = false;
         let record = {
             let mut snapshots = write.open_table(SNAPSHOTS).map_err(database)?;
@@ -447,7 +456,8 @@ impl Store {
 
     /// Calls `look` with the numbers of all snapshots while no other call can create one.
     pub fn exclusively<T>(&self, look: impl FnOnce(&HashSet<u64>) -> T) -> Result<T, Error> {
-        let write = self.db.begin_write().map_err(database)?;
+        let db = self.db.get()?;
+        let write = db.begin_write().map_err(database)?;
         let mut numbers = HashSet::new();
         {
             let snapshots = write.open_table(SNAPSHOTS).map_err(database)?;

@@ -1,6 +1,8 @@
 //! What a snapshotter has to do, tried out against a double of the layers ([`fake`]): ordinary snapshots in `rules`, remote
-//! ones in `remote`, restarts in `restart`, what is mounted in `mounted`.
+//! ones in `remote`, restarts in `restart`, what is mounted in `mounted`, a
+//! failing or full disk in `disk`.
 
+mod disk;
 mod fake;
 mod mounted;
 mod remote;
@@ -8,7 +10,7 @@ mod restart;
 mod rules;
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
