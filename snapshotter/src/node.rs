@@ -66,6 +66,7 @@ impl Node {
         options.index_v1 = config.index.v1;
         options.index_v2 = config.index.v2;
         options.read_timeout = config.fetch.read_timeout.0;
+        options.resolve_timeout = config.fetch.resolve_timeout.0;
         options.max_fetches = config.fetch.concurrency as usize;
         options.eager_downloads = config.fetch.downloads as usize;
         options.memory_budget = config.fetch.memory.0;

@@ -104,6 +104,14 @@ const KEYS: &[Key] = &[
     ),
     key(
         "fetch",
+        "resolve_timeout",
+        r#""20s""#,
+        "How long a pull looks for an image's manifest, index and zTOCs; after that containerd pulls and unpacks the image.",
+        "containerd holds a lock meanwhile, and its other calls wait; all this takes a second or two, and a registry that hangs \
+         is not waited for at each layer anew.",
+    ),
+    key(
+        "fetch",
         "concurrency",
         "64",
         "Requests to registries under way at once.",

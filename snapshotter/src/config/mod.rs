@@ -111,6 +111,8 @@ pub struct Index {
 pub struct Fetch {
     /// How long a read waits for its span before it fails.
     pub read_timeout: Time,
+    /// How long a pull looks for an image's manifest and index.
+    pub resolve_timeout: Time,
     /// Requests to registries under way at once.
     pub concurrency: u32,
     /// Whole layers downloaded at once.
@@ -194,6 +196,7 @@ impl Default for Fetch {
     fn default() -> Self {
         Self {
             read_timeout: Time(Duration::from_secs(300)),
+            resolve_timeout: Time(Duration::from_secs(20)),
             concurrency: 64,
             downloads: 8,
             memory: Size(256 << 20),
@@ -303,6 +306,9 @@ impl Config {
         }
         if self.fetch.read_timeout.0.is_zero() {
             return Err(wrong("fetch.read_timeout", "0", "nothing could be read"));
+        }
+        if self.fetch.resolve_timeout.0.is_zero() {
+            return Err(wrong("fetch.resolve_timeout", "0", "no image could be found"));
         }
         for host in &self.registry.hosts {
             host.check()?;

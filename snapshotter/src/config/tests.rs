@@ -94,6 +94,7 @@ fn what_makes_no_sense_is_refused_by_name() {
         ("[index]\nmin_layer_size = \"10 MB\"", "min_layer_size"),
         ("[index]\nv1 = 1", "v1"),
         ("[fetch]\nread_timeout = \"0s\"", "fetch.read_timeout"),
+        ("[fetch]\nresolve_timeout = \"0s\"", "fetch.resolve_timeout"),
         ("[fetch]\nread_timeout = 300", "read_timeout"),
         ("[fetch]\nconcurrency = 0", "fetch.concurrency"),
         ("[fetch]\ndownloads = 5000", "fetch.downloads"),

@@ -33,9 +33,14 @@ pub(crate) use content::Content;
 pub(crate) use decide::{Plan, decide};
 pub(crate) use resolve::chain_ids;
 
-/// How long a failure to ask a registry answers for it: the other layers of the image come at once, and each would wait
-/// for the registry as long as the first did.
+/// How long a failure to ask a registry answers for the image's lowest layer: a pull begins with that one, and a new pull is
+/// to try again.
 const FAILURE_MEMORY: Duration = Duration::from_secs(10);
+
+/// How long it answers for the other layers, counted from the last one that asked: each would wait for the registry as long
+/// as the first did, with containerd's lock held, and containerd asks for the next only when it has unpacked the one
+/// before. Longer than unpacking one takes.
+const PULL_MEMORY: Duration = Duration::from_secs(120);
 
 /// Labels that say which layer of which image is meant.
 const LABEL_REFERENCE: &str = "containerd.io/snapshot/cri.image-ref";
@@ -150,6 +155,8 @@ pub(crate) struct ImageOptions {
     pub v2: bool,
     /// Layers of fewer bytes need no zTOC.
     pub min_layer_size: u64,
+    /// Longest that an image is looked for.
+    pub deadline: Duration,
     /// How long an image is remembered after its last use, and at most since it was found.
     pub memory: Duration,
 }
@@ -198,12 +205,17 @@ impl Images {
         let key = key(request)?;
         let slot = self.slot(&key);
         let mut state = slot.state.lock().await;
-        if let Some((result, since)) = &*state {
+        if let Some((result, since)) = &mut *state {
+            let begins = request.parent.is_empty();
             let fresh = match result {
                 Ok(_) | Err(Unresolved::Ordinary(_)) => self.options.memory,
-                Err(Unresolved::Failed(_)) => FAILURE_MEMORY,
+                Err(Unresolved::Failed(_)) if begins => FAILURE_MEMORY,
+                Err(Unresolved::Failed(_)) => PULL_MEMORY,
             };
             if since.elapsed() < fresh {
+                if !begins && matches!(result, Err(Unresolved::Failed(_))) {
+                    *since = Instant::now();
+                }
                 return result.clone();
             }
         }
@@ -243,9 +255,15 @@ impl Images {
             index: key.index.as_ref(),
             namespace,
         };
-        resolve::image(source, self.content.as_ref(), &self.options, &self.metrics, &wanted)
-            .await
-            .map(Arc::new)
+        let found = resolve::image(source, self.content.as_ref(), &self.options, &self.metrics, &wanted);
+        match tokio::time::timeout(self.options.deadline, found).await {
+            Ok(found) => found.map(Arc::new),
+            Err(_) => Err(Unresolved::Failed(Error::Unavailable(format!(
+                "image {}@{}: its registry has not sent manifest and index within {:?}: look at the way to the registry, or \
+                 allow more time (fetch.resolve_timeout)",
+                key.repository, key.manifest, self.options.deadline
+            )))),
+        }
     }
 }
 

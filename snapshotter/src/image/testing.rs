@@ -46,6 +46,8 @@ struct State {
     /// What requests fail with, by their kind.
     failures: BTreeMap<&'static str, ErrorKind>,
     asked: Vec<String>,
+    /// Whether the registry takes requests and never answers.
+    hangs: bool,
 }
 
 /// A repository in memory with one image.
@@ -128,6 +130,11 @@ impl MemoryImage {
         };
     }
 
+    /// From now on the registry takes requests for manifests and never answers, or does again.
+    pub(crate) fn hang(&self, hangs: bool) {
+        self.state().hangs = hangs;
+    }
+
     /// The index that the manifest names.
     pub(crate) fn index(&self) -> Option<Digest> {
         let manifest = self.state().content[self.manifest.as_str()].clone();
@@ -195,6 +202,9 @@ pub(crate) fn descriptor(media_type: &str, digest: &Digest, size: u64) -> Descri
 impl ImageSource for MemoryImage {
     async fn manifest(&self, part: &str) -> Result<FetchedManifest, spandrel_soci::Error> {
         let bytes = self.get("manifest", part)?;
+        if self.state().hangs {
+            return std::future::pending().await;
+        }
         Ok(FetchedManifest { media_type: INDEX_V1.to_owned(), digest: Digest::sha256(&bytes), bytes })
     }
 

@@ -40,9 +40,11 @@ fn images(image: &Arc<MemoryImage>, memory: Duration) -> (Arc<Images>, Arc<Metri
     let metrics = Metrics::new();
     let source = Arc::clone(image);
     let sources: ImageSources = Box::new(move |_| -> Arc<dyn ImageSource> { Arc::clone(&source) as _ });
-    let options = ImageOptions { v1: true, v2: true, min_layer_size: 1000, memory };
+    let options = ImageOptions { v1: true, v2: true, min_layer_size: 1000, deadline: DEADLINE, memory };
     (Arc::new(Images::new(sources, None, options, Arc::clone(&metrics))), metrics)
 }
+
+const DEADLINE: Duration = Duration::from_secs(20);
 
 const MEMORY: Duration = Duration::from_secs(600);
 
@@ -101,6 +103,25 @@ async fn a_registry_that_cannot_be_asked_is_asked_again_soon() {
             images.resolve(&request).await.expect("resolves");
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_never_answers_costs_a_pull_one_deadline() {
+    let image = image(Version::V1);
+    let (images, _) = images(&image, MEMORY);
+    image.hang(true);
+    let start = Instant::now();
+    for position in 0..3 {
+        let failed = images.resolve(&image.request(position)).await;
+        assert!(matches!(failed, Err(Unresolved::Failed(Error::Unavailable(_)))), "{failed:?}");
+        // containerd unpacks the layer.
+        tokio::time::advance(PULL_MEMORY * 2 / 3).await;
+    }
+    assert_eq!(start.elapsed(), DEADLINE + PULL_MEMORY * 2);
+    assert_eq!(image.asked().len(), 1);
+    // The next pull asks again.
+    image.hang(false);
+    images.resolve(&image.request(0)).await.expect("resolves");
 }
 
 #[tokio::test(start_paused = true)]

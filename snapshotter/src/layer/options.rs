@@ -35,6 +35,8 @@ pub struct StoreOptions {
     pub close_patience: Duration,
     /// How long a layer that was begun ahead of containerd's asking is kept when it never asks.
     pub unclaimed_patience: Duration,
+    /// Longest that an image's manifest and index are looked for.
+    pub resolve_timeout: Duration,
     /// How long what was learnt of an image's index is believed, counted from its last use.
     pub image_memory: Duration,
 }
@@ -64,6 +66,8 @@ impl StoreOptions {
             close_patience: Duration::from_secs(2),
             // A pull asks for its layers in order, each after the one below: longer than the slowest layer takes.
             unclaimed_patience: Duration::from_secs(30 * 60),
+            // containerd's lock is held meanwhile: its other calls wait. Manifest, index and zTOCs take a second or two.
+            resolve_timeout: Duration::from_secs(20),
             // Longer than a deployment's pods take to start; an index that is pushed later is seen after this time.
             image_memory: Duration::from_secs(10 * 60),
         }

@@ -69,6 +69,7 @@ impl LayerStore {
             v1: options.index_v1,
             v2: options.index_v2,
             min_layer_size: options.min_layer_size,
+            deadline: options.resolve_timeout,
             memory: options.image_memory,
         };
         let content = parts.containerd.map(Content::new);

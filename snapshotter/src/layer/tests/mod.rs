@@ -91,6 +91,7 @@ impl Bench {
             v1: true,
             v2: true,
             min_layer_size: options.min_layer_size,
+            deadline: options.resolve_timeout,
             memory: options.image_memory,
         };
         let images = Images::new(images, None, image_options, Arc::clone(&metrics));
