@@ -91,6 +91,13 @@ async fn blocking<T: Send + 'static>(
         .unwrap_or_else(|error| Err(Error::Internal(format!("a task failed: {error}"))))
 }
 
+/// Runs `work` to its end, also when the caller is cancelled meanwhile.
+async fn to_the_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::spawn(work).await.unwrap_or_else(|error| Err(Error::Internal(format!("a task failed: {error}"))))
+}
+
 impl Snapshots {
     /// Opens the records and directories below the root. Layers are left alone until [`Snapshots::restore`].
     ///

@@ -12,7 +12,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::record::{Record, Remote};
 use super::store::{Ancestor, New};
-use super::{Snapshots, blocking};
+use super::{Snapshots, blocking, to_the_end};
 use crate::Error;
 use crate::layer::{LayerKey, LayerRequest, Prepared};
 use crate::service::Kind;
@@ -95,9 +95,28 @@ impl Snapshots {
             labels: labels.clone(),
             parent: parent.to_owned(),
         };
-        let layer = match self.layers.prepare(&request).await {
-            Ok(Prepared::Remote(layer)) => layer,
-            Ok(Prepared::Ordinary(reason)) => return Ok(self.fall_back(key, target, reason, None)),
+        // A layer that was prepared and has no record would never be removed: one isn't without the other.
+        let this = Arc::clone(self);
+        let taken = to_the_end({
+            let name = name.clone();
+            async move {
+                let prepared = this.layers.prepare(&request).await?;
+                let mut recorded = Ok(());
+                if let Prepared::Remote(layer) = &prepared {
+                    recorded = this.record(name, &request, layer).await;
+                    if recorded.is_err() {
+                        this.give_up_later(layer.clone());
+                    }
+                }
+                Ok((prepared, recorded))
+            }
+        });
+        let layer = match taken.await {
+            Ok((Prepared::Remote(layer), recorded)) => {
+                recorded?;
+                layer
+            }
+            Ok((Prepared::Ordinary(reason), _)) => return Ok(self.fall_back(key, target, reason, None)),
             // containerd would run into these just the same, and later.
             Err(error @ (Error::NoSpace(_) | Error::FailedPrecondition(_) | Error::InvalidArgument(_))) => {
                 return Err(error);
@@ -105,7 +124,6 @@ impl Snapshots {
             // Our way to the registry isn't containerd's, which may have other mirrors and credentials.
             Err(error) => return Ok(self.fall_back(key, target, class(&error), Some(&error))),
         };
-        self.record(name.clone(), &request, layer.clone()).await?;
         tracing::info!(
             key,
             name,
@@ -173,11 +191,14 @@ impl Snapshots {
     }
 
     /// Records the snapshot as committed and pending.
+    ///
+    /// # Errors
+    /// When there is no such snapshot then: the layer is the caller's to give up.
     async fn record(
         self: &Arc<Self>,
         name: String,
         request: &LayerRequest,
-        layer: LayerKey,
+        layer: &LayerKey,
     ) -> Result<(), Error> {
         let mut labels = request.labels.clone();
         labels.insert(LABEL_REMOTE.to_owned(), "remote snapshot".to_owned());
@@ -191,13 +212,13 @@ impl Snapshots {
             chain_id: request.chain_id.clone(),
         };
         let new = New {
-            key: name,
+            key: name.clone(),
             parent: request.parent.clone(),
             kind: Kind::Committed,
             labels,
             remote: Some(remote),
         };
-        let gate = self.gates.enter(&layer).await;
+        let gate = self.gates.enter(layer).await;
         let this = Arc::clone(self);
         let created = blocking(move || {
             let _gate = gate;
@@ -205,10 +226,25 @@ impl Snapshots {
             this.store.create(new, |number, _| this.dirs.place(&draft, number, None))
         })
         .await;
-        match created {
-            // Another namespace was quicker: the same snapshot.
-            Ok(_) | Err(Error::AlreadyExists(_)) => Ok(()),
-            Err(error) => Err(error),
+        let Err(error) = created else { return Ok(()) };
+        if !matches!(error, Error::AlreadyExists(_)) {
+            return Err(error);
+        }
+        // Another namespace was quicker. The same snapshot, if it stands on the same parent; perhaps of another layer, by
+        // another index: then ours isn't needed.
+        let this = Arc::clone(self);
+        let found = blocking(move || this.store.get(&name)).await?;
+        match &found.remote {
+            Some(remote)
+                if found.parent == request.parent
+                    && found.labels.get(LABEL_REF) == request.labels.get(LABEL_REF) =>
+            {
+                if remote.layer != *layer {
+                    self.give_up_later(layer.clone());
+                }
+                Ok(())
+            }
+            _ => Err(error),
         }
     }
 
@@ -224,13 +260,14 @@ impl Snapshots {
                 remote.layer.0
             ))
         };
-        let layer = self.make_ready(record, remote).await.map_err(unavailable)?;
+        let (layer, unrecorded) = self.make_ready(record, remote).await.map_err(unavailable)?;
         self.adapt(record, &layer).await.map_err(unavailable)?;
         self.lowers.ensure(record.number, &layer).await.map_err(unavailable)?;
         self.evict_later();
         let this = Arc::clone(self);
         let (name, number) = (key.to_owned(), record.number);
         blocking(move || {
+            let _unrecorded = unrecorded;
             match this.store.settle(&name, number, &layer) {
                 Ok(None) => {}
                 Ok(Some(former)) => this.give_up_later(former),
@@ -272,9 +309,13 @@ impl Snapshots {
     }
 
     /// Waits for the layer; asks for it anew where the layers know nothing of it (their state was removed).
-    async fn make_ready(&self, record: &Record, remote: &Remote) -> Result<LayerKey, Error> {
+    async fn make_ready(
+        self: &Arc<Self>,
+        record: &Record,
+        remote: &Remote,
+    ) -> Result<(LayerKey, Option<Unrecorded>), Error> {
         match self.layers.ready(&remote.layer).await {
-            Ok(_) => return Ok(remote.layer.clone()),
+            Ok(_) => return Ok((remote.layer.clone(), None)),
             Err(Error::NotFound(_)) => {}
             Err(error) => return Err(error),
         }
@@ -285,12 +326,18 @@ impl Snapshots {
             labels: record.labels.clone().into_iter().collect(),
             parent: record.parent.clone(),
         };
-        match self.layers.prepare(&request).await? {
-            Prepared::Ordinary(reason) => {
-                Err(Error::Unavailable(format!("it can't be had as a remote snapshot any more ({reason})")))
+        let this = Arc::clone(self);
+        let (layer, unrecorded) = to_the_end(async move {
+            match this.layers.prepare(&request).await? {
+                Prepared::Ordinary(reason) => Err(Error::Unavailable(format!(
+                    "it can't be had as a remote snapshot any more ({reason})"
+                ))),
+                Prepared::Remote(layer) => Ok((layer.clone(), Unrecorded { snapshots: this, layer })),
             }
-            Prepared::Remote(layer) => self.layers.ready(&layer).await.map(|_| layer),
-        }
+        })
+        .await?;
+        self.layers.ready(&layer).await?;
+        Ok((layer, Some(unrecorded)))
     }
 
     /// Mounts every remote one of `chain`, all at once.
@@ -375,6 +422,18 @@ impl Snapshots {
         if let Err(error) = result {
             tracing::warn!(layer = layer.0, %error, "it stays on disk until the next start");
         }
+    }
+}
+
+/// A layer that was asked for and isn't recorded yet: it is given up in the end, unless a snapshot uses it by then.
+struct Unrecorded {
+    snapshots: Arc<Snapshots>,
+    layer: LayerKey,
+}
+
+impl Drop for Unrecorded {
+    fn drop(&mut self) {
+        self.snapshots.give_up_later(self.layer.clone());
     }
 }
 

@@ -90,6 +90,21 @@ async fn a_cancelled_prepare_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn a_layer_that_gets_no_snapshot_is_given_up() {
+    let bed = Bed::new();
+    let tmp = bed.dir.path().join("tmp");
+    std::fs::remove_dir(&tmp).expect("removed");
+    let failed = bed.offer("k", "", "one").await;
+    assert!(matches!(failed, Err(Error::Internal(_))), "{failed:?}");
+    bed.settle().await;
+    assert_eq!(bed.layers.state().removed, ["one"]);
+    std::fs::create_dir(&tmp).expect("mkdir");
+    bed.remote("one", "").await;
+    bed.settle().await;
+    assert_eq!(bed.layers.state().removed, ["one"], "this one has a snapshot");
+}
+
+#[tokio::test]
 async fn removal_neither_waits_nor_leaves_anything() {
     let bed = filling("one");
     bed.offer("k8s.io/1/extract", "", "one").await.expect_err("AlreadyExists");
