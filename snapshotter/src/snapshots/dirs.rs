@@ -197,6 +197,10 @@ impl Dirs {
     pub fn empty_trash(&self) {
         let Ok(entries) = fs::read_dir(&self.trash) else { return };
         for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+            if is_mount_point(&path.join("fs")) {
+                tracing::warn!(path = %path.display(), "something is mounted in it: it stays until the next start");
+                continue;
+            }
             match fs::remove_dir_all(&path) {
                 Ok(()) => {}
                 // Another call got there first.

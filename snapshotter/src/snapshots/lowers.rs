@@ -10,9 +10,13 @@ use tokio::sync::Mutex as Gate;
 
 use super::dirs::{Dirs, is_mount_point};
 use super::store::Ancestor;
+use super::{blocking, to_the_end};
 use crate::Error;
 use crate::layer::{LayerKey, Layers};
 use crate::metrics::Metrics;
+
+/// Layers that one round passes over because they can't be unmounted; then something else is wrong.
+const EVICTION_FAILURES: usize = 10;
 
 /// The mounts of remote snapshots.
 pub struct Lowers {
@@ -108,27 +112,50 @@ impl Lowers {
     ///
     /// # Errors
     /// What writing says.
-    pub async fn write_table(&self, number: u64, layer: &LayerKey, below: &[Ancestor]) -> Result<(), Error> {
-        let gate = self.gate(number);
-        let _held = gate.lock().await;
-        let table = self.dirs.table(number, layer);
-        if table.is_file() {
-            return Ok(());
-        }
+    pub async fn write_table(
+        self: &Arc<Self>,
+        number: u64,
+        layer: &LayerKey,
+        below: &[Ancestor],
+    ) -> Result<(), Error> {
         let below: Vec<PathBuf> = below.iter().map(|lower| self.dirs.fs(lower.number)).collect();
-        self.layers.write_table(layer, &below, &table).await
+        let (this, layer) = (Arc::clone(self), layer.clone());
+        to_the_end(async move {
+            let gate = this.gate(number);
+            let _held = gate.lock().await;
+            let table = this.dirs.table(number, &layer);
+            if table.is_file() {
+                return Ok(());
+            }
+            this.layers.write_table(&layer, &below, &table).await
+        })
+        .await
     }
 
-    /// Mounts `layer` on the directory of snapshot `number`, unless it is mounted.
+    /// Mounts `layer` on the directory of snapshot `number`, unless it is mounted. Once begun it goes on to its end, whatever
+    /// becomes of the caller: what is mounted is known to be.
     ///
     /// # Errors
     /// What mounting says.
-    pub async fn ensure(&self, number: u64, layer: &LayerKey) -> Result<(), Error> {
+    pub async fn ensure(self: &Arc<Self>, number: u64, layer: &LayerKey) -> Result<(), Error> {
+        let (this, layer) = (Arc::clone(self), layer.clone());
+        to_the_end(async move { this.mount(number, &layer).await }).await
+    }
+
+    async fn mount(&self, number: u64, layer: &LayerKey) -> Result<(), Error> {
         // It may have turned out since not to be what its image says; running containers keep it.
         self.layers.check(layer).await?;
         let gate = self.gate(number);
         let _held = gate.lock().await;
         let target = self.dirs.fs(number);
+        if !target.is_dir() {
+            // Removed while this waited.
+            let mut state = self.state();
+            if state.entries.get(&number).is_some_and(|entry| entry.users == 0 && entry.mounted.is_none()) {
+                state.entries.remove(&number);
+            }
+            return Err(Error::NotFound(format!("the directory of snapshot number {number}")));
+        }
         let known = self.state().entries.get(&number).and_then(|entry| entry.mounted.clone());
         // Somebody may have unmounted it behind our back: asking is cheap.
         if known.as_ref() != Some(layer) || !is_mount_point(&target) {
@@ -150,7 +177,8 @@ impl Lowers {
         Ok(())
     }
 
-    /// Unmounts what is mounted for the removed snapshot `number`.
+    /// Unmounts what is mounted for the removed snapshot `number` and renames its directory away, so that nobody mounts
+    /// anything there in between.
     ///
     /// # Errors
     /// What unmounting says; it counts as mounted then.
@@ -158,6 +186,8 @@ impl Lowers {
         let gate = self.gate(number);
         let _held = gate.lock().await;
         self.layers.unmount(layer, &self.dirs.fs(number)).await?;
+        let dirs = Arc::clone(&self.dirs);
+        blocking(move || dirs.discard(number)).await?;
         if self.state().entries.remove(&number).is_some_and(|entry| entry.mounted.is_some()) {
             self.metrics.layer_mounts.dec();
         }
@@ -166,14 +196,26 @@ impl Lowers {
 
     /// Unmounts unused ones, those used longest ago first, until no more than the limit are left.
     pub async fn evict(&self) {
+        let mut failed = 0;
         while let Some((number, layer, gate)) = self.oldest_beyond_limit() {
             let _held = gate.lock().await;
             if self.state().entries.get(&number).is_none_or(|entry| entry.users > 0) {
                 continue; // used again meanwhile
             }
             if let Err(error) = self.layers.unmount(&layer, &self.dirs.fs(number)).await {
-                tracing::warn!(number, layer = layer.0, %error, "an unused layer stays mounted");
-                return;
+                tracing::warn!(number, layer = layer.0, %error, "an unused layer stays mounted for now");
+                // The others' turn; this one is tried again when it is the oldest again.
+                let mut state = self.state();
+                state.uses += 1;
+                let now = state.uses;
+                if let Some(entry) = state.entries.get_mut(&number) {
+                    entry.last_use = now;
+                }
+                failed += 1;
+                if failed == EVICTION_FAILURES {
+                    return;
+                }
+                continue;
             }
             if let Some(entry) = self.state().entries.get_mut(&number)
                 && entry.mounted.take().is_some()

@@ -386,15 +386,8 @@ impl Snapshots {
             if let Err(error) = this.lowers.release(number, &layer).await {
                 tracing::warn!(number, layer = layer.0, %error, "it stays mounted until the next start");
             } else {
-                let this = Arc::clone(&this);
-                let deleted = blocking(move || {
-                    this.dirs.discard(number)?;
-                    this.dirs.empty_trash();
-                    Ok(())
-                });
-                if let Err(error) = deleted.await {
-                    tracing::warn!(number, %error, "its directory stays until the next clean-up");
-                }
+                let dirs = Arc::clone(&this.dirs);
+                let _ = tokio::task::spawn_blocking(move || dirs.empty_trash()).await;
             }
             if unused {
                 this.give_up(&layer).await;

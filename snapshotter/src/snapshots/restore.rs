@@ -1,18 +1,30 @@
 //! Start-up: what a former daemon left is taken up again. No network is needed, and no single layer can stop it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::stream::{self, StreamExt as _};
+
 use super::store::Ancestor;
-use super::{Snapshots, blocking};
+use super::{Snapshots, blocking, to_the_end};
 use crate::Error;
 use crate::layer::LayerKey;
 use crate::service::Kind;
 
 /// Longest that start-up waits for mounts; those left are made when they are asked for.
 const MOUNT_WAIT: Duration = Duration::from_secs(20);
+
+/// Longest that one unmount is waited for. Nothing is read any more behind what a former daemon mounted: longer than a busy
+/// machine needs, and one that hangs goes on by itself.
+const UNMOUNT_WAIT: Duration = Duration::from_secs(10);
+
+/// Unmounts at a time.
+const UNMOUNTS_AT_ONCE: usize = 16;
+
+/// Where below the root layers are mounted; in the last two what was renamed with its directory.
+const FOLDERS: [&str; 3] = ["snapshots", "trash", "tmp"];
 
 impl Snapshots {
     /// Sweeps up what belongs to no snapshot, tells the layers which of them are in use, replaces mounts that a dead daemon
@@ -88,18 +100,39 @@ impl Snapshots {
     /// read. Containers that run on them have copies of these mounts and aren't changed by this.
     async fn unmount_left_over(&self, remote: &HashMap<u64, LayerKey>) {
         let prefix = self.dirs.snapshots().to_path_buf();
-        for target in mount_points().into_iter().filter(|target| target.starts_with(&prefix)) {
-            let number = target
-                .strip_prefix(&prefix)
-                .ok()
-                .and_then(|rest| rest.iter().next()?.to_str()?.parse::<u64>().ok());
-            let layer = number.and_then(|number| remote.get(&number)).cloned();
-            // A directory without a snapshot has no layer any more; the mount has to go all the same.
-            let layer = layer.unwrap_or_else(|| LayerKey(String::new()));
-            if let Err(error) = self.layers.unmount(&layer, &target).await {
-                tracing::warn!(target = %target.display(), %error, "a mount of a former daemon stays");
-            }
-        }
+        let Some(root) = prefix.parent() else { return };
+        // Below one of these: a disk of its own may be mounted on the folder itself.
+        let ours = |target: &PathBuf| {
+            FOLDERS.iter().any(|folder| {
+                target.strip_prefix(root.join(folder)).is_ok_and(|rest| !rest.as_os_str().is_empty())
+            })
+        };
+        let targets: BTreeSet<PathBuf> = mount_points().into_iter().filter(ours).collect();
+        stream::iter(targets)
+            .for_each_concurrent(UNMOUNTS_AT_ONCE, |target| {
+                let number = target
+                    .strip_prefix(&prefix)
+                    .ok()
+                    .and_then(|rest| rest.iter().next()?.to_str()?.parse::<u64>().ok());
+                let layer = number.and_then(|number| remote.get(&number)).cloned();
+                // A directory without a snapshot has no layer any more; the mount has to go all the same.
+                let layer = layer.unwrap_or_else(|| LayerKey(String::new()));
+                let layers = Arc::clone(&self.layers);
+                async move {
+                    let path = target.clone();
+                    let unmounted = to_the_end(async move { layers.unmount(&layer, &path).await });
+                    match tokio::time::timeout(UNMOUNT_WAIT, unmounted).await {
+                        Ok(Ok(())) => {}
+                        Ok(Err(error)) => {
+                            tracing::warn!(target = %target.display(), %error, "a mount of a former daemon stays");
+                        }
+                        Err(_) => {
+                            tracing::warn!(target = %target.display(), "a mount of a former daemon isn't gone yet");
+                        }
+                    }
+                }
+            })
+            .await;
     }
 }
 

@@ -28,6 +28,8 @@ pub enum Fate {
     Refused(Error),
     /// Asking for it takes for ever.
     Hangs,
+    /// Mounting it takes until a test says something else.
+    MountHangs,
 }
 
 #[derive(Default)]
@@ -47,6 +49,8 @@ pub struct State {
     pub tables_written: usize,
     /// For each snapshot by its number the content of the table that was given at its last mount, if one was.
     pub by_table: BTreeMap<u64, Option<String>>,
+    /// How many mounts were begun.
+    pub mounting: usize,
     /// How many mounts were made.
     pub mounts: usize,
     /// Layers given up.
@@ -179,6 +183,12 @@ impl Layers for Fake {
         if self.fate(&layer.0) == Fate::Lost {
             return Err(Error::NotFound(layer.0.clone()));
         }
+        self.state().mounting += 1;
+        self.changed();
+        let mut changes = self.changes.subscribe();
+        while self.fate(&layer.0) == Fate::MountHangs {
+            changes.changed().await.expect("the sender lives as long as self");
+        }
         if self.real_mounts {
             rustix::mount::mount(
                 "spandrel-test",
@@ -195,6 +205,8 @@ impl Layers for Fake {
         let table = table.map(|table| std::fs::read_to_string(table).expect("a table"));
         state.by_table.insert(number.expect("a snapshot's directory"), table);
         state.mounts += 1;
+        drop(state);
+        self.changed();
         Ok(())
     }
 

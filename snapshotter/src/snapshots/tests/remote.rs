@@ -105,6 +105,25 @@ async fn a_layer_that_gets_no_snapshot_is_given_up() {
 }
 
 #[tokio::test]
+async fn a_mount_goes_on_when_its_call_is_cancelled_and_removal_waits_for_it() {
+    let bed = Bed::new();
+    bed.layers.decide("one", Fate::MountHangs);
+    bed.offer("k8s.io/1/extract", "", "one").await.expect_err("AlreadyExists");
+    let snapshots = Arc::clone(&bed.snapshots);
+    let stat = tokio::spawn(async move { snapshots.stat("chain-one".into()).await });
+    bed.layers.until(|state| state.mounting == 1).await;
+    stat.abort();
+    stat.await.expect_err("aborted");
+    bed.snapshots.remove("chain-one".into()).await.expect("removed");
+    bed.layers.decide("one", Fate::Ready);
+    at_once(bed.layers.until(|state| state.mounts == 1)).await;
+    bed.settle().await;
+    assert_eq!(bed.layers.state().mounted.len(), 0);
+    assert_eq!(bed.snapshots.lowers.mounted(), [0; 0]);
+    assert_eq!(std::fs::read_dir(bed.dir.path().join("snapshots")).expect("directory").count(), 0);
+}
+
+#[tokio::test]
 async fn removal_neither_waits_nor_leaves_anything() {
     let bed = filling("one");
     bed.offer("k8s.io/1/extract", "", "one").await.expect_err("AlreadyExists");

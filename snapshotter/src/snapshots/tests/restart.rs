@@ -2,6 +2,22 @@
 
 use super::fake::Fate;
 use super::*;
+
+#[tokio::test]
+async fn a_mount_that_was_thrown_away_with_its_directory_goes_at_the_next_start() {
+    if !spandrel_fixtures::require::root() {
+        return;
+    }
+    let bed = Bed::with(Fake::mounting(), |_| {});
+    let lost = bed.dir.path().join("trash/7");
+    std::fs::create_dir_all(lost.join("fs")).expect("mkdir");
+    let layer = LayerKey("lost".into());
+    crate::layer::Layers::mount(&*bed.layers, &layer, None, &lost.join("fs")).await.expect("mounted");
+    let bed = bed.restart().await;
+    bed.settle().await;
+    assert!(!super::super::dirs::is_mount_point(&lost.join("fs")) && !lost.exists());
+    drop(bed);
+}
 use crate::layer::LayerKey;
 
 #[tokio::test]
