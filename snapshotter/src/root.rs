@@ -30,6 +30,12 @@ const NAMES: [(u64, &str); 8] = [
 /// The file that is locked.
 pub(crate) const LOCK: &str = "lock";
 
+/// A root that was used has one of these: of the last, `spandrel mount` writes a log before it takes the root.
+const OURS: [&str; 3] = [LOCK, "snapshots.redb", "log"];
+
+/// A fresh file system isn't empty.
+const LOST_AND_FOUND: &str = "lost+found";
+
 /// What the error says when another process has the root.
 pub(crate) const TAKEN: &str = "another process has it";
 
@@ -62,6 +68,7 @@ impl Root {
         // Mount points are compared with the kernel's table, which has no symbolic links in it.
         let path = &fs::canonicalize(path).map_err(|error| failed("cannot be read", &error))?;
         check_file_system(path)?;
+        check_ours(path)?;
         fs::set_permissions(path, Permissions::from_mode(0o700))
             .map_err(|error| failed("its mode cannot be set", &error))?;
         for _ in 0..LOCK_TRIES {
@@ -94,6 +101,29 @@ impl Root {
     /// Where it is, without symbolic links.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+/// Refuses a directory that has something else in it: it would be closed to all users but root.
+fn check_ours(path: &Path) -> Result<(), Error> {
+    let failed =
+        |error: io::Error| Error::Internal(format!("root {}: cannot be read: {error}", path.display()));
+    let mut other = None;
+    for entry in fs::read_dir(path).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        if OURS.iter().any(|ours| name == *ours) {
+            return Ok(());
+        }
+        if name != LOST_AND_FOUND {
+            other = Some(name);
+        }
+    }
+    match other {
+        None => Ok(()),
+        Some(name) => Err(Error::FailedPrecondition(format!(
+            "root {}: holds {name:?} and nothing of ours: name an empty directory, or one that isn't there yet",
+            path.display()
+        ))),
     }
 }
 
@@ -132,6 +162,20 @@ mod tests {
         );
         drop(root);
         Root::open(&path).expect("free again");
+    }
+
+    #[test]
+    fn somebody_elses_directory_is_left_alone() {
+        let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("tempdir");
+        let path = dir.path().join("var");
+        fs::create_dir_all(path.join("spool")).expect("mkdir");
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("mode");
+        let error = Root::open(&path).expect_err("refused");
+        assert!(matches!(&error, Error::FailedPrecondition(text) if text.contains("spool")), "{error}");
+        assert_eq!(fs::metadata(&path).expect("metadata").permissions().mode() & 0o777, 0o755);
+        fs::remove_dir(path.join("spool")).expect("rmdir");
+        fs::create_dir(path.join("lost+found")).expect("mkdir");
+        Root::open(&path).expect("a fresh file system's");
     }
 
     #[test]
