@@ -25,6 +25,7 @@ use crate::config::{Config, Host, Listen};
 use crate::daemon::{notify, stop_signal};
 use crate::layer::{LayerKey, Layers, Prepared};
 use crate::node::Node;
+use crate::root::Root;
 use image::Image;
 use state::State;
 
@@ -33,6 +34,9 @@ pub use state::DEFAULT_FOLDER;
 
 /// Layers that are waited for and mounted at a time. Those that are downloaded whole have a limit of their own.
 const LAYERS_AT_ONCE: usize = 32;
+
+/// Longest that mounts under way are waited for when a signal comes: what they wait for fails at once.
+const STOP_WAIT: Duration = Duration::from_secs(10);
 
 /// Longest that the end of a mount's process is waited for after its directory was unmounted.
 const END_WAIT: Duration = Duration::from_secs(30);
@@ -77,11 +81,42 @@ pub async fn run(
     config.containerd.address = PathBuf::new();
     let dir = state.dir().to_path_buf();
     let admin_socket = root.path().join("admin.sock");
-    let node = Node::start(root, &config).await?;
+    let root_path = root.path().to_path_buf();
+    let node = match Node::start(root, &config).await {
+        Ok(node) => node,
+        Err(error) => {
+            // The root went with the node.
+            if let Ok(root) = Root::open(&root_path) {
+                state.remove(root);
+            }
+            return Err(error);
+        }
+    };
+    tokio::pin!(stop);
     let served = async {
         let _admin = serve_admin(&node, &admin_socket).await?;
-        let image = Image::resolve(&node.client, &reference).await?;
-        let mounted = Mounted::mount(&node, &image, &dir).await?;
+        let stopped = |signal| Error::Unavailable(format!("{signal} came before the image was mounted"));
+        let image = tokio::select! {
+            biased;
+            signal = &mut stop => return Err(stopped(signal)),
+            image = Image::resolve(&node.client, &reference) => image?,
+        };
+        let mount = Mounted::mount(&node, &image, &dir);
+        tokio::pin!(mount);
+        let mounted = tokio::select! {
+            biased;
+            signal = &mut stop => {
+                tracing::info!(signal, "stopping before the image is mounted");
+                // Whoever waits for a layer gets an error now; what is being mounted comes to its end, so that it can be
+                // taken away.
+                node.layers.shutdown().await;
+                if let Ok(Ok(mounted)) = tokio::time::timeout(STOP_WAIT, &mut mount).await {
+                    mounted.unmount(&dir)?;
+                }
+                return Err(stopped(signal));
+            }
+            mounted = &mut mount => mounted?,
+        };
         let sentence = format!("{} is mounted at {}", image.name, dir.display());
         let result = async {
             state.write(&image)?;
@@ -90,7 +125,7 @@ pub async fn run(
             ready(&sentence)
                 .map_err(|error| Error::Internal(format!("nobody waits for the mount: {error}")))?;
             tokio::select! {
-                signal = stop => tracing::info!(signal, "unmounting"),
+                signal = &mut stop => tracing::info!(signal, "unmounting"),
                 result = table::unmounted(mounted.id) => {
                     result?;
                     tracing::info!("somebody has unmounted the directory");
@@ -136,6 +171,8 @@ async fn serve_admin(node: &Node, path: &Path) -> Result<Option<crate::listen::S
 
 /// Takes everything away: layers, device, files.
 async fn end(node: Node, state: State) {
+    // First: a read that waits for the registry would hold up the unmounting.
+    node.layers.shutdown().await;
     let lowers = node.root.path().join("lowers");
     for entry in std::fs::read_dir(&lowers).into_iter().flatten().flatten() {
         // The key is for the layer's own books, which go with it.
@@ -143,7 +180,6 @@ async fn end(node: Node, state: State) {
             tracing::warn!(%error, "a layer stays mounted");
         }
     }
-    node.layers.shutdown().await;
     node.device.unmount();
     let Node { root, .. } = node;
     state.remove(root);

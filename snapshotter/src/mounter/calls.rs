@@ -46,7 +46,8 @@ fn erofs(table: &Path, device: &Path, target: &Path, directio: bool) -> Result<(
     }
     fs.flag("ro")?;
     let before = erofs_mounts();
-    let mount = fs.mount()?;
+    // Neither nosuid nor nodev: what a container may do with its files is its own mounts' to say.
+    let mount = fs.mount(MountAttrFlags::empty())?;
     // Before anybody can read from it.
     if let Err(error) = before.and_then(|before| set_read_ahead(&before)) {
         // Slower (eight times the requests), not wrong.
@@ -62,7 +63,9 @@ fn overlay<'a>(lowers: impl Iterator<Item = &'a Path>, target: &Path) -> Result<
     fs.set("source", OsStr::new("overlay"))?;
     fs.set("lowerdir", OsStr::from_bytes(&lowers.join(&b':')))?;
     fs.flag("ro")?;
-    let mount = fs.mount()?;
+    // At a directory of the host's, where every user may come by: an image's set-user-ID programs and device nodes are for
+    // containers.
+    let mount = fs.mount(MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV)?;
     fs.attach(&mount, target)
 }
 
@@ -71,7 +74,11 @@ fn bind(source: &Path, target: &Path) -> Result<(), String> {
     rustix::mount::mount_bind(source, target).map_err(failed)?;
     // The read-only flag of a bind mount needs a second step.
     let flags = rustix::mount::MountFlags::BIND | rustix::mount::MountFlags::RDONLY;
-    rustix::mount::mount_remount(target, flags, "").map_err(failed)
+    rustix::mount::mount_remount(target, flags, "").map_err(|error| {
+        // A writable one must not stay.
+        let _ = rustix::mount::unmount(target, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
+        failed(error)
+    })
 }
 
 fn unmount(target: &Path) -> Result<(), String> {
@@ -154,10 +161,10 @@ impl<'a> Context<'a> {
         fsconfig_set_flag(&self.fd, key).map_err(|e| self.failed(key, e))
     }
 
-    fn mount(&self) -> Result<OwnedFd, String> {
+    /// Read-only, with further `attributes`.
+    fn mount(&self, attributes: MountAttrFlags) -> Result<OwnedFd, String> {
         fsconfig_create(&self.fd).map_err(|e| self.failed("create", e))?;
-        // Neither nosuid nor nodev: what a container may do with its files is its own mounts' to say.
-        fsmount(&self.fd, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY)
+        fsmount(&self.fd, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY | attributes)
             .map_err(|e| self.failed("fsmount", e))
     }
 
