@@ -54,9 +54,10 @@ impl<S: Snapshotter> Service<S> {
         key: &str,
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Status> {
-        let start = Instant::now();
+        let mut call = Call { metrics: &self.metrics, operation, key, start: Instant::now(), ended: false };
         let result = work.await;
-        let took = start.elapsed();
+        call.ended = true;
+        let took = call.start.elapsed();
         let answer = result.as_ref().map_or_else(code, |_| Code::Ok);
         self.metrics.operation(operation, code_name(answer), took);
         let millis = took.as_secs_f64() * 1e3;
@@ -72,6 +73,30 @@ impl<S: Snapshotter> Service<S> {
             }
         }
         result.map_err(Status::from)
+    }
+}
+
+/// A call under way: counted as cancelled when it goes before it ended.
+struct Call<'a> {
+    metrics: &'a Metrics,
+    operation: &'static str,
+    key: &'a str,
+    start: Instant,
+    ended: bool,
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            let took = self.start.elapsed();
+            self.metrics.operation(self.operation, code_name(Code::Cancelled), took);
+            tracing::info!(
+                operation = self.operation,
+                key = self.key,
+                millis = took.as_secs_f64() * 1e3,
+                "cancelled by the caller"
+            );
+        }
     }
 }
 
