@@ -255,10 +255,11 @@ impl Snapshots {
     pub(super) async fn settle(self: &Arc<Self>, key: &str, record: &Record) -> Result<(), Error> {
         let Some(remote) = &record.remote else { return Ok(()) };
         let unavailable = |error: Error| {
-            Error::Unavailable(format!(
+            let text = format!(
                 "snapshot {key}: its layer {} isn't there: {error}; pull the image again to try again",
                 remote.layer.0
-            ))
+            );
+            if matches!(error, Error::NoSpace(_)) { Error::NoSpace(text) } else { Error::Unavailable(text) }
         };
         let (layer, unrecorded) = self.make_ready(record, remote).await.map_err(unavailable)?;
         self.adapt(record, &layer).await.map_err(unavailable)?;

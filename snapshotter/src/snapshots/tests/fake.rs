@@ -22,6 +22,8 @@ pub enum Fate {
     Fails(&'static str),
     /// Its state was lost: nobody knows it until it is prepared again.
     Lost,
+    /// There is no room for it.
+    Full,
     /// It is left to containerd.
     Ordinary(&'static str),
     /// Asking for it gives an error.
@@ -156,6 +158,7 @@ impl Layers for Fake {
         loop {
             match self.fate(&layer.0) {
                 Fate::Filling => changes.changed().await.expect("the sender lives as long as self"),
+                Fate::Full => return Err(Error::NoSpace("the disk is full".to_owned())),
                 Fate::Fails(why) => return Err(Error::Unavailable(why.to_owned())),
                 Fate::Lost => return Err(Error::NotFound(layer.0.clone())),
                 _ => return Ok(Ready::Mountable),

@@ -64,6 +64,14 @@ async fn a_failed_fill_fails_the_pull_and_the_next_one_tries_again() {
 }
 
 #[tokio::test]
+async fn a_full_disk_is_called_so() {
+    let bed = Bed::new();
+    bed.layers.decide("one", Fate::Full);
+    bed.offer("k8s.io/1/extract", "", "one").await.expect_err("AlreadyExists");
+    assert_eq!(class(&bed.snapshots.stat("chain-one".into()).await), "no-space");
+}
+
+#[tokio::test]
 async fn a_cancelled_stat_stops_waiting_and_changes_nothing() {
     let bed = filling("one");
     bed.offer("k8s.io/1/extract", "", "one").await.expect_err("AlreadyExists");
