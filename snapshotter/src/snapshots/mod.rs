@@ -162,6 +162,12 @@ impl Snapshots {
             let draft = this.dirs.draft(kind == Kind::Active)?;
             let new = New { key, parent, kind, labels, remote: None };
             let chain = this.store.create(new, |number, ancestors| {
+                // What was mounted and is held must be what it stands on.
+                if !ancestors.iter().map(|lower| lower.number).eq(below.iter().map(|lower| lower.number)) {
+                    return Err(Error::Unavailable(
+                        "the parent was removed and made again meanwhile: try again".to_owned(),
+                    ));
+                }
                 this.dirs.place(&draft, number, ancestors.first().map(|parent| parent.number))
             })?;
             pins.keep();
