@@ -247,11 +247,22 @@ impl Snapshotter for Arc<Snapshots> {
 
     async fn usage(&self, key: String) -> Result<Usage, Error> {
         let this = Arc::clone(self);
-        let record = blocking({
-            let key = key.clone();
-            move || this.store.get(&key)
+        let (record, counted) = blocking({
+            let (this, key) = (Arc::clone(&this), key.clone());
+            move || {
+                let record = this.store.get(&key)?;
+                let counted = match &record.remote {
+                    Some(remote) => this.store.first_user(&remote.layer)? == Some(record.number),
+                    None => true,
+                };
+                Ok((record, counted))
+            }
         })
         .await?;
+        if !counted {
+            // The layer is on the disk once, and counted for another snapshot of it.
+            return Ok(Usage::default());
+        }
         if let Some(remote) = record.remote {
             return match self.layers.usage(&remote.layer).await {
                 Ok(usage) => Ok(Usage { size: usage.size, inodes: usage.inodes }),
@@ -264,7 +275,13 @@ impl Snapshotter for Arc<Snapshots> {
             return Ok(record.usage);
         }
         let path = self.dirs.fs(record.number);
-        blocking(move || measured(&key, &path)).await
+        blocking(move || {
+            measured(&key, &path).or_else(|error| {
+                this.store.get(&key)?; // removed meanwhile, if it isn't there
+                Err(error)
+            })
+        })
+        .await
     }
 
     async fn mounts(&self, key: String) -> Result<Vec<Mount>, Error> {

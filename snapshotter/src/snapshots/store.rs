@@ -240,6 +240,15 @@ impl Store {
         Ok(layers.into_iter().collect())
     }
 
+    /// The lowest number of those snapshots that use `layer`.
+    pub fn first_user(&self, layer: &LayerKey) -> Result<Option<u64>, Error> {
+        let db = self.db.get()?;
+        let table = db.begin_read().map_err(database)?.open_table(LAYERS).map_err(database)?;
+        let range = (layer.0.as_str(), 0)..=(layer.0.as_str(), u64::MAX);
+        let first = table.range(range).map_err(database)?.next();
+        Ok(first.transpose().map_err(database)?.map(|(key, _)| key.value().1))
+    }
+
     /// Whether a snapshot uses `layer`.
     pub fn uses(&self, layer: &LayerKey) -> Result<bool, Error> {
         let db = self.db.get()?;

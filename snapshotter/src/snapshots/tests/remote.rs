@@ -158,8 +158,11 @@ async fn a_layer_goes_with_the_last_snapshot_that_uses_it() {
     let mut labels = image_labels("same");
     labels.insert("containerd.io/snapshot.ref".into(), "chain-other".into());
     bed.snapshots.prepare("k".into(), "chain-base".into(), labels).await.expect_err("AlreadyExists");
+    let usage = async |name: &str| bed.snapshots.usage(name.to_owned()).await.expect("known").size;
+    assert_eq!((usage("chain-same").await, usage("chain-other").await), (4096, 0), "it is on the disk once");
     bed.snapshots.remove("chain-same".into()).await.expect("removed");
     bed.settle().await;
+    assert_eq!(usage("chain-other").await, 4096);
     assert_eq!(bed.layers.state().removed, [""; 0]);
     bed.snapshots.remove("chain-other".into()).await.expect("removed");
     bed.settle().await;
