@@ -49,6 +49,8 @@ pub struct Metrics {
     pub errors: Family<Label, Counter>,
     /// Requests of the kernel to the FUSE device by `operation`.
     pub fuse_requests: Family<Label, Counter>,
+    /// Reads of the FUSE device that were answered with an error: programs in containers get one, too.
+    pub fuse_errors: Counter,
 }
 
 impl Metrics {
@@ -66,6 +68,7 @@ impl Metrics {
         let layer_mounts = Gauge::default();
         let errors = Family::default();
         let fuse_requests = Family::default();
+        let fuse_errors = Counter::default();
         registry.register(
             "snapshot_operations",
             "Calls of the snapshots service",
@@ -104,6 +107,11 @@ impl Metrics {
             "Requests of the kernel to the FUSE device",
             Family::clone(&fuse_requests),
         );
+        registry.register(
+            "fuse_errors",
+            "Reads of the FUSE device answered with an error",
+            Counter::clone(&fuse_errors),
+        );
         Arc::new(Self {
             registry,
             operations,
@@ -116,6 +124,7 @@ impl Metrics {
             layer_mounts,
             errors,
             fuse_requests,
+            fuse_errors,
         })
     }
 

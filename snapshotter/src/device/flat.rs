@@ -212,7 +212,10 @@ impl Filesystem for Handle {
                 reply.data(bytes);
                 metrics.served_bytes.inc_by(bytes.len() as u64);
             }
-            Err(error) => reply.error(errno(error)),
+            Err(error) => {
+                metrics.fuse_errors.inc();
+                reply.error(errno(error));
+            }
         });
         backing.read(offset, size, answer);
     }
