@@ -75,7 +75,11 @@ pub async fn run(config: &Config) -> Result<(), Error> {
     drop(stopping);
     if result.is_ok() && tokio::time::timeout(CALLS_WAIT, &mut serving).await.is_err() {
         tracing::info!("calls that still wait are broken off");
-        serving.abort();
+        snapshots.stop();
+        // Each connection is a task of its own: those that wait have their answer now.
+        if tokio::time::timeout(CALLS_WAIT, &mut serving).await.is_err() {
+            serving.abort();
+        }
     }
     say_who_loses(&snapshots);
     snapshots.finish_background(REMOVALS_WAIT).await;

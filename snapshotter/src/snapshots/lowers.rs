@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Mutex as Gate;
@@ -25,6 +26,8 @@ pub struct Lowers {
     metrics: Arc<Metrics>,
     /// How many unused ones stay mounted.
     keep: usize,
+    /// Nothing is mounted any more.
+    closed: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -69,7 +72,12 @@ impl Drop for Pins {
 impl Lowers {
     /// Nothing is known to be mounted yet.
     pub fn new(layers: Arc<dyn Layers>, dirs: Arc<Dirs>, metrics: Arc<Metrics>, keep: usize) -> Self {
-        Self { layers, dirs, metrics, keep, state: Mutex::default() }
+        Self { layers, dirs, metrics, keep, closed: AtomicBool::new(false), state: Mutex::default() }
+    }
+
+    /// From now on nothing is mounted.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -147,6 +155,9 @@ impl Lowers {
         self.layers.check(layer).await?;
         let gate = self.gate(number);
         let _held = gate.lock().await;
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::Unavailable("the daemon is stopping: nothing is mounted any more".to_owned()));
+        }
         let target = self.dirs.fs(number);
         if !target.is_dir() {
             // Removed while this waited.

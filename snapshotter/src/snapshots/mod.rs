@@ -26,6 +26,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::Error;
@@ -72,6 +73,8 @@ pub struct Snapshots {
     gates: remote::Gates,
     metrics: Arc<Metrics>,
     pending_wait: Duration,
+    /// Calls are broken off: nothing will serve what they wait for.
+    stop: CancellationToken,
     /// Unmounting and deleting that goes on after a call was answered.
     background: TaskTracker,
 }
@@ -131,6 +134,7 @@ impl Snapshots {
             gates: remote::Gates::default(),
             metrics,
             pending_wait: options.pending_wait,
+            stop: CancellationToken::new(),
             background,
         }))
     }
@@ -191,6 +195,23 @@ impl Snapshots {
         Ok(())
     }
 
+    /// Breaks off calls that wait for a layer or a mount, and lets nobody mount anything any more.
+    pub fn stop(&self) {
+        self.lowers.close();
+        self.stop.cancel();
+    }
+
+    /// `work`, unless it is broken off.
+    async fn unless_stopped<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => {
+                Err(Error::Unavailable("the daemon is stopping: try again when it has started".to_owned()))
+            }
+            result = work => result,
+        }
+    }
+
     /// Waits until what removals left to do is done, at most `limit`.
     pub async fn finish_background(&self, limit: Duration) {
         if tokio::time::timeout(limit, self.background.wait()).await.is_err() {
@@ -232,7 +253,7 @@ impl Snapshotter for Arc<Snapshots> {
         if !record.remote.as_ref().is_some_and(|remote| remote.pending) {
             return Ok(record.info(&key));
         }
-        self.settle(&key, &record).await?;
+        self.unless_stopped(self.settle(&key, &record)).await?;
         Ok(record.info(&key))
     }
 
@@ -289,7 +310,7 @@ impl Snapshotter for Arc<Snapshots> {
         if chain.record.kind == Kind::Committed {
             return Err(Error::FailedPrecondition(format!("snapshot {key} is neither active nor a view")));
         }
-        self.ensure_mounted(&chain.ancestors).await?;
+        self.unless_stopped(self.ensure_mounted(&chain.ancestors)).await?;
         Ok(self.overlay.mounts(&self.dirs, &chain))
     }
 
@@ -299,10 +320,11 @@ impl Snapshotter for Arc<Snapshots> {
         parent: String,
         labels: HashMap<String, String>,
     ) -> Result<Vec<Mount>, Error> {
-        if let Some(name) = self.prepare_remote(&key, &parent, &labels).await? {
+        let remote = self.unless_stopped(self.prepare_remote(&key, &parent, &labels)).await?;
+        if let Some(name) = remote {
             return Err(Error::AlreadyExists(format!("target snapshot {name}")));
         }
-        self.create(Kind::Active, key, parent, labels).await
+        self.unless_stopped(self.create(Kind::Active, key, parent, labels)).await
     }
 
     async fn view(
@@ -311,7 +333,7 @@ impl Snapshotter for Arc<Snapshots> {
         parent: String,
         labels: HashMap<String, String>,
     ) -> Result<Vec<Mount>, Error> {
-        self.create(Kind::View, key, parent, labels).await
+        self.unless_stopped(self.create(Kind::View, key, parent, labels)).await
     }
 
     async fn commit(&self, name: String, key: String, labels: HashMap<String, String>) -> Result<(), Error> {

@@ -84,6 +84,20 @@ async fn a_cancelled_stat_stops_waiting_and_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_daemon_that_stops_answers_those_who_wait() {
+    let bed = filling("one");
+    bed.offer("k8s.io/1/extract", "", "one").await.expect_err("AlreadyExists");
+    let snapshots = Arc::clone(&bed.snapshots);
+    let stat = tokio::spawn(async move { snapshots.stat("chain-one".into()).await });
+    bed.layers.until(|state| state.waiting == 1).await;
+    bed.snapshots.stop();
+    assert_eq!(class(&at_once(stat).await.expect("no panic")), "unavailable");
+    bed.layers.decide("one", Fate::Ready);
+    assert_eq!(class(&bed.prepare("container", "chain-one").await), "unavailable");
+    assert_eq!(bed.layers.state().mounts, 0);
+}
+
+#[tokio::test]
 async fn a_cancelled_prepare_leaves_nothing() {
     let bed = Bed::new();
     bed.layers.decide("one", Fate::Hangs);
