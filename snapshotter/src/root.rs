@@ -110,8 +110,10 @@ fn check_ours(path: &Path) -> Result<(), Error> {
         |error: io::Error| Error::Internal(format!("root {}: cannot be read: {error}", path.display()));
     let mut other = None;
     for entry in fs::read_dir(path).map_err(failed)? {
-        let name = entry.map_err(failed)?.file_name();
-        if OURS.iter().any(|ours| name == *ours) {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name();
+        // Files only: /var has a directory `log` and a link `lock`.
+        if OURS.iter().any(|ours| name == *ours) && entry.file_type().is_ok_and(|kind| kind.is_file()) {
             return Ok(());
         }
         if name != LOST_AND_FOUND {
@@ -169,11 +171,19 @@ mod tests {
         let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("tempdir");
         let path = dir.path().join("var");
         fs::create_dir_all(path.join("spool")).expect("mkdir");
+        fs::create_dir(path.join("log")).expect("mkdir");
+        std::os::unix::fs::symlink("spool", path.join("lock")).expect("a link");
         fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("mode");
         let error = Root::open(&path).expect_err("refused");
-        assert!(matches!(&error, Error::FailedPrecondition(text) if text.contains("spool")), "{error}");
+        assert!(
+            matches!(&error, Error::FailedPrecondition(text) if text.contains("nothing of ours")),
+            "{error}"
+        );
         assert_eq!(fs::metadata(&path).expect("metadata").permissions().mode() & 0o777, 0o755);
-        fs::remove_dir(path.join("spool")).expect("rmdir");
+        for dir in ["spool", "log"] {
+            fs::remove_dir(path.join(dir)).expect("rmdir");
+        }
+        fs::remove_file(path.join("lock")).expect("removed");
         fs::create_dir(path.join("lost+found")).expect("mkdir");
         Root::open(&path).expect("a fresh file system's");
     }
