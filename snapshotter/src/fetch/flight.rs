@@ -60,6 +60,11 @@ impl Flights {
 impl Tower<'_> {
     pub(super) fn known(&mut self, id: u32, now: Instant) -> Known {
         match self.0.get(&id) {
+            // Whoever flew it is gone without a word (a panic): the next one flies it anew.
+            Some(Slot::Flying(waiter)) if waiter.has_changed().is_err() && waiter.borrow().is_none() => {
+                self.0.remove(&id);
+                Known::Nothing
+            }
             Some(Slot::Flying(waiter)) => Known::Flying(waiter.clone()),
             Some(Slot::Failed(error, until)) if now < *until => Known::Failed(error.clone()),
             Some(Slot::Failed(..)) => {

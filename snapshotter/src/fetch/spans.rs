@@ -292,10 +292,17 @@ impl Spans {
         let now = Instant::now();
         {
             let mut tower = self.flights.tower();
+            // Nothing may fail any more once a span has taken off: nobody would fly it.
+            for id in ids.clone() {
+                if let Known::Failed(error) = tower.known(id, now) {
+                    return Err(error);
+                }
+                self.span(id)?;
+            }
             for id in ids {
                 match tower.known(id, now) {
                     Known::Flying(waiter) => waiters.push((id, waiter)),
-                    Known::Failed(error) => return Err(error),
+                    Known::Failed(error) => return Err(error), // not under this lock, at this time
                     Known::Nothing => {
                         let presence = self.files.bitmap.get(id);
                         if presence == Presence::Present {

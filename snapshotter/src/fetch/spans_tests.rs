@@ -312,6 +312,31 @@ async fn an_honest_index_passes_also_where_headers_lie_in_two_spans() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_read_that_meets_a_failed_span_leaves_the_others_to_those_who_come() {
+    let (dir, layer) = (tempfile::tempdir().expect("a directory"), layer());
+    let blob = Blob::new(layer.blob.clone());
+    let spans = spans(dir.path(), &layer, blob.clone(), &settings());
+    blob.always(Fault::Flip(1000));
+    spans.read(range(&spans, 1).start, 10).await.expect_err("it is damaged");
+    blob.always(Fault::None);
+    // Span 0 is missing, span 1 failed a moment ago.
+    spans.read(0, usize::try_from(range(&spans, 1).end).expect("small")).await.expect_err("span 1");
+    assert_eq!(spans.flights.tower().flying(), 0, "nobody flies span 0");
+    assert_eq!(spans.read(0, 10).await.expect("it can be had"), layer.tar[..10]);
+    tokio::time::advance(Duration::from_secs(2)).await;
+    let len = usize::try_from(range(&spans, 1).end).expect("small");
+    assert_eq!(spans.read(0, len).await.expect("both come"), layer.tar[..len]);
+}
+
+#[tokio::test]
+async fn a_fetch_that_ended_without_a_word_is_done_again() {
+    let (dir, layer) = (tempfile::tempdir().expect("a directory"), layer());
+    let spans = spans(dir.path(), &layer, Blob::new(layer.blob.clone()), &settings());
+    drop(spans.flights.tower().take_off(0));
+    assert_eq!(spans.read(0, 10).await.expect("reads"), layer.tar[..10]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
