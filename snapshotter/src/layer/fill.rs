@@ -24,6 +24,9 @@ use crate::metrics::Metrics;
 /// Pieces that may wait to be inflated: some 16 KiB each, so that neither side waits for the other at every piece.
 const PIECES: usize = 64;
 
+/// The stream while it is being filled: its name says that nothing in it was checked, and no try touches one that was.
+const STREAM_NEW: &str = "stream.new";
+
 /// How much of the stream is written at a time, in bytes: long enough that the system calls cost nothing.
 const WRITE_LEN: usize = 512 << 10;
 
@@ -53,7 +56,7 @@ pub(super) async fn fill(
         let poured = pour(receiver, record, &work_dir, &work_stop);
         if poured.is_err() {
             // What was written is of no use: the next try begins anew. The file itself may not even be there.
-            Stream::create(&work_dir.join(STREAM), 0).ok();
+            std::fs::remove_file(work_dir.join(STREAM_NEW)).ok();
         }
         poured
     });
@@ -127,8 +130,8 @@ fn pour(
     stop: &CancellationToken,
 ) -> Result<Record, Error> {
     let name = format!("layer {} of {}", record.digest, record.repository());
-    let path = dir.join(STREAM);
-    let stream = Stream::create(&path, 0).map_err(|e| files::failed("make", &path, &e))?;
+    let path = dir.join(STREAM_NEW);
+    let mut stream = Stream::create(&path, 0).map_err(|e| files::failed("make", &path, &e))?;
     let mut blob = Blob { pieces, current: Bytes::new(), hasher: Hasher::like(&record.digest), len: 0 };
     let mut head = Vec::new();
     // A channel doesn't fail.
@@ -261,7 +264,9 @@ fn finish(
         Ok(toc) => match Tree::new(&toc.entries, poured.len) {
             Ok(tree) => match table::build(&tree, poured.len) {
                 Ok(table) => {
-                    stream.sync().map_err(|e| files::failed("write", &dir.join(STREAM), &e))?;
+                    let (new, done) = (dir.join(STREAM_NEW), dir.join(STREAM));
+                    let written = stream.sync().and_then(|()| std::fs::rename(&new, &done));
+                    written.map_err(|e| files::failed("write", &done, &e))?;
                     files::replace(&dir.join(TABLE), &table)?;
                     record.stage = Stage::Complete;
                     record.implied = !tree.implied.is_empty();
@@ -278,7 +283,7 @@ fn finish(
         }
     };
     tracing::info!(layer = %record.digest, beyond, "can't be in a table: unpacking it into a directory");
-    unpack::unpack(&dir.join(STREAM), poured.len, dir, stop).map_err(|error| {
+    unpack::unpack(&dir.join(STREAM_NEW), poured.len, dir, stop).map_err(|error| {
         unpack::named(error, &format!("layer {} of {}", record.digest, record.repository()))
     })?;
     record.stage = Stage::Unpacked;

@@ -145,12 +145,15 @@ impl Layer {
             if let Err(error) = &result {
                 warn!(layer = this.key.0, %error, "the layer could not be filled");
             }
+            // Under one lock: whoever comes sees a fill under way, or the stage that it led to.
+            let _fill = lock(&this.fill);
+            let result = result.map(|record| *lock(&this.record) = record);
             sender.send_replace(Some(result));
         });
         Some(state)
     }
 
-    async fn fill(&self) -> Result<(), Error> {
+    async fn fill(&self) -> Result<Record, Error> {
         let stopped = || Error::Unavailable(format!("layer {}: the download was stopped", self.key.0));
         let _turn = tokio::select! {
             biased;
@@ -158,14 +161,16 @@ impl Layer {
             turn = self.node.downloads.acquire() => turn.expect("this semaphore is never closed"),
         };
         let record = self.record();
+        if record.stage != Stage::Filling {
+            return Err(Error::Internal(format!("layer {} is filled", self.key.0)));
+        }
         let source = (self.node.sources)(&record.repository(), &record.digest);
         let filled = fill::fill(source, record, &self.dir, self.stop.clone(), &self.node.metrics).await;
         match filled {
             Ok(record) => {
                 info!(layer = self.key.0, len = record.stream_len, stage = ?record.stage, "filled");
-                *lock(&self.record) = record;
                 self.node.metrics.fill("eager");
-                Ok(())
+                Ok(record)
             }
             Err(_) if self.stop.is_cancelled() => Err(stopped()),
             Err(error) => {

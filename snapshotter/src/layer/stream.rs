@@ -18,6 +18,8 @@ pub(crate) fn padded(len: u64) -> u64 {
 #[derive(Debug)]
 pub(crate) struct Stream {
     file: File,
+    /// Length of the file: what lies before its end must be there, whatever happened to the file.
+    len: u64,
 }
 
 impl Stream {
@@ -25,7 +27,7 @@ impl Stream {
     pub(crate) fn create(path: &Path, len: u64) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
         file.set_len(padded(len))?;
-        Ok(Self { file })
+        Ok(Self { file, len: padded(len) })
     }
 
     /// Opens a file that is there, of a stream of `len` bytes.
@@ -36,33 +38,26 @@ impl Stream {
             let what = format!("{} has {have} bytes, not {}", path.display(), padded(len));
             return Err(io::Error::new(io::ErrorKind::InvalidData, what));
         }
-        Ok(Self { file })
+        Ok(Self { file, len: have })
     }
 
     /// A stream in any file.
     #[cfg(test)]
     pub(crate) fn of(file: File) -> Self {
-        Self { file }
+        Self { file, len: u64::MAX }
     }
 
-    /// Reads the bytes at `offset`; what lies behind the end of the file is zero.
-    pub(crate) fn read(&self, offset: u64, mut buf: &mut [u8]) -> io::Result<()> {
-        let mut offset = offset;
-        while !buf.is_empty() {
-            match self.file.read_at(buf, offset) {
-                Ok(0) => {
-                    buf.fill(0);
-                    break;
-                }
-                Ok(len) => {
-                    offset += len as u64;
-                    buf = &mut buf[len..];
-                }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(())
+    /// Reads the bytes at `offset`; what lies behind the file's end is zero.
+    ///
+    /// # Errors
+    /// What the disk says; also when the file has become shorter than it was: zeros in place of its bytes would be taken for
+    /// them.
+    pub(crate) fn read(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        let there = self.len.saturating_sub(offset);
+        let there = usize::try_from(there).map_or(buf.len(), |there| there.min(buf.len()));
+        let (there, behind) = buf.split_at_mut(there);
+        behind.fill(0);
+        self.file.read_exact_at(there, offset)
     }
 
     /// Writes bytes at `offset`.
@@ -71,12 +66,35 @@ impl Stream {
     }
 
     /// Makes the file `len` bytes long, padded.
-    pub(crate) fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(padded(len))
+    pub(crate) fn set_len(&mut self, len: u64) -> io::Result<()> {
+        self.file.set_len(padded(len))?;
+        self.len = padded(len);
+        Ok(())
     }
 
     /// Waits until all of it is on the disk.
     pub(crate) fn sync(&self) -> io::Result<()> {
         self.file.sync_all()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_from_the_file_is_no_zeros() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("stream");
+        let stream = Stream::create(&path, 10_000).expect("made");
+        stream.write(0, &[7; 10_000]).expect("written");
+        let mut bytes = [1; 8192];
+        stream.read(8192, &mut bytes).expect("reads");
+        assert_eq!(bytes[..1808], [7; 1808]);
+        assert!(bytes[1808..].iter().all(|byte| *byte == 0), "padding, and what lies behind the file");
+        File::options().write(true).open(&path).expect("opens").set_len(5000).expect("cut");
+        let error = stream.read(4096, &mut bytes).expect_err("it was cut");
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        assert!(Stream::open(&path, 10_000).is_err());
     }
 }
