@@ -221,11 +221,22 @@ impl Spans {
             return Err(error);
         }
         let wanted = offset..end(offset, len);
-        let mut bytes = vec![0; len];
-        let (present, mut flying) = self.want(self.table.covering(wanted.clone()), "demand")?;
-        if !present.is_empty() {
-            bytes = self.read_files(bytes, &present, &wanted).await?;
-        }
+        let mut distrusted = false;
+        let (mut bytes, mut flying) = loop {
+            let (present, flying) = self.want(self.table.covering(wanted.clone()), "demand")?;
+            if present.is_empty() {
+                break (vec![0; len], flying);
+            }
+            match self.read_files(vec![0; len], &present, &wanted).await {
+                Ok(bytes) => break (bytes, flying),
+                Err(error) if distrusted => return Err(error),
+                Err(error) => {
+                    warn!(layer = self.name, %error, offset, "the stream can't be read: its spans are fetched anew");
+                    present.into_iter().for_each(|id| drop(self.files.bitmap.clear(id)));
+                    distrusted = true;
+                }
+            }
+        };
         // Each span's bytes are copied when they come, and let go: nobody holds one while waiting for another.
         while let Some((id, outcome)) = flying.next().await {
             let span = self.span(id)?;

@@ -206,6 +206,19 @@ async fn a_full_disk_fails_no_read() {
     }
 }
 
+#[tokio::test]
+async fn a_stream_that_cannot_be_read_is_fetched_anew() {
+    let (dir, layer) = (tempfile::tempdir().expect("a directory"), layer());
+    let blob = Blob::new(layer.blob.clone());
+    let spans = spans(dir.path(), &layer, blob.clone(), &settings());
+    spans.read(0, 10).await.expect("reads");
+    quiet(&spans).await;
+    // Span 0 is said to be there, and isn't; span 1 isn't even said to be.
+    File::options().write(true).open(dir.path().join("stream")).expect("opens").set_len(100).expect("cut");
+    let len = usize::try_from(range(&spans, 1).end).expect("small");
+    assert_eq!(spans.read(0, len).await.expect("from the registry"), layer.tar[..len]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_interrupt_fails_what_waits_and_nothing_later() {
     let (dir, layer) = (tempfile::tempdir().expect("a directory"), layer());
