@@ -63,6 +63,8 @@ pub(crate) struct Spans {
     closed: AtomicBool,
     /// Why this layer isn't to be believed.
     refuted: OnceLock<String>,
+    /// Cancelled when that comes out.
+    doubt: CancellationToken,
     /// Notified when the last span has come.
     complete: Notify,
     disk_trouble: AtomicBool,
@@ -123,6 +125,7 @@ impl Spans {
             interrupt: Mutex::default(),
             closed: AtomicBool::new(false),
             refuted: OnceLock::new(),
+            doubt: CancellationToken::new(),
             complete: Notify::new(),
             disk_trouble: AtomicBool::new(false),
             runtime: Handle::current(),
@@ -187,7 +190,14 @@ impl Spans {
                 layer = self.name,
                 what, "this layer isn't what its image says: every read of it fails from now on"
             );
+            self.doubt.cancel();
         }
+    }
+
+    /// Waits until it comes out that the layer isn't to be believed; says why.
+    pub(crate) async fn doubted(&self) -> String {
+        self.doubt.cancelled().await;
+        self.refuted.get().cloned().unwrap_or_default()
     }
 
     /// Reads from the stream what is there without waiting for anything but the disk; `None` when something of it is

@@ -222,9 +222,10 @@ impl Layer {
             spans.close();
         }
         if self.spans.set(Arc::clone(&spans)).is_ok() {
-            let this = Arc::clone(self);
-            let spans = Arc::clone(&spans);
-            self.node.tasks.spawn(async move { this.verify_when_complete(&spans).await });
+            let (this, watched) = (Arc::clone(self), Arc::clone(&spans));
+            self.node.tasks.spawn(async move { this.verify_when_complete(&watched).await });
+            let (this, watched) = (Arc::clone(self), Arc::clone(&spans));
+            self.node.tasks.spawn(async move { this.record_doubt(&watched).await });
         }
         Ok(spans)
     }
@@ -264,8 +265,23 @@ impl Layer {
         }
     }
 
+    /// Records what the spans find out about the layer, so that it lasts over a restart.
+    async fn record_doubt(&self, spans: &Spans) {
+        let what = tokio::select! {
+            biased;
+            () = self.stop.cancelled() => return,
+            what = spans.doubted() => what,
+        };
+        self.change(|record| record.refuted = Some(what)).await;
+    }
+
     /// Changes the record, in memory and on the disk.
     async fn change(&self, change: impl FnOnce(&mut Record)) {
+        // Under the gate, and not once it is stopped: the directory may be another layer's of this name by then.
+        let _held = self.gate.lock().await;
+        if self.stop.is_cancelled() {
+            return;
+        }
         let record = {
             let mut record = lock(&self.record);
             change(&mut record);

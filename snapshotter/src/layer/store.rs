@@ -92,6 +92,12 @@ impl LayerStore {
         Ok(Arc::new(Self { inner: Arc::new(inner) }))
     }
 
+    /// Why a layer isn't to be used, as its record on the disk has it.
+    #[cfg(test)]
+    pub(super) fn refuted_on_disk(&self, key: &LayerKey) -> Option<String> {
+        Record::load(&self.inner.dir.join(&key.0)).expect("a record").refuted
+    }
+
     /// Waits until a complete lazy layer was compared with its diff ID, and says whether it is what that says.
     #[cfg(test)]
     pub(super) async fn verified(&self, key: &LayerKey) -> bool {

@@ -193,6 +193,17 @@ async fn an_index_of_version_1_that_lies_gives_no_byte() {
     assert_eq!(error.raw_os_error(), Some(libc::EIO));
     assert!(bench.errors("index-mismatch") >= 1);
     assert!(contents(target.join("lib/other")).await.is_err(), "the whole layer isn't believed");
+    assert!(bench.store.check(&key).await.is_err());
+
+    // It isn't believed after a restart either, before anything of it is read.
+    while bench.store.refuted_on_disk(&key).is_none() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    drop(bench);
+    let bench = Bench::new(dir.path(), image, &blobs);
+    bench.store.restore(std::slice::from_ref(&key)).await.expect("restores");
+    assert!(matches!(bench.store.check(&key).await, Err(Error::Corrupt(_))));
+    assert!(matches!(bench.store.mount(&key, &target).await, Err(Error::Corrupt(_))));
 }
 
 #[tokio::test(flavor = "multi_thread")]
