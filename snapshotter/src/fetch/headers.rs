@@ -1,6 +1,7 @@
 //! Compares what an index says of files with what the layer itself says: the tar headers in a span's bytes.
 //!
-//! Needed for indexes of version 1, which anybody may have attached to an image. Of each entry only a hash is kept (16
+//! An index of version 1 may be anybody's, and one zTOC may be named by indexes of both versions: so headers are compared
+//! whatever the index. Of each entry only a hash is kept (16
 //! bytes of SHA-256), of name, type, size, mode, owner, link target, device numbers and extended attributes.
 //!
 //! A header that lies in two spans is put together from both, whichever comes first. No I/O here.

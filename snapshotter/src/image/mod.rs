@@ -96,8 +96,6 @@ pub(crate) struct Image {
     pub repository: Repository,
     /// Its layers, bottom first.
     pub layers: Vec<ImageLayer>,
-    /// Whether its index may have been attached by anybody, so that its layers are compared with it.
-    pub check_headers: bool,
     source: Arc<dyn ImageSource>,
 }
 

@@ -11,7 +11,6 @@ use serde::Deserialize;
 use spandrel_registry::manifest::{Descriptor, Manifest};
 use spandrel_registry::{Digest, ErrorKind, Repository};
 use spandrel_soci::find::{FindOptions, find_in, ztoc_bytes};
-use spandrel_soci::index::Version;
 use spandrel_soci::source::ImageSource;
 use tracing::{debug, info, warn};
 
@@ -143,7 +142,6 @@ pub(super) async fn image(
             None
         }
     };
-    let check_headers = found.as_ref().is_some_and(|found| found.index.version == Version::V1);
     let wants = |layer: &&spandrel_soci::index::LayerZtoc| {
         manifest.layers.iter().any(|have| have.digest == layer.layer && have.size >= options.min_layer_size)
     };
@@ -175,7 +173,7 @@ pub(super) async fn image(
                 ztoc,
             }
         });
-    Ok(Image { repository: wanted.repository.clone(), layers: layers.collect(), check_headers, source })
+    Ok(Image { repository: wanted.repository.clone(), layers: layers.collect(), source })
 }
 
 async fn manifest(

@@ -78,9 +78,7 @@ pub(super) fn create(dir: &Path, bytes: &[u8], record: &mut Record) -> Result<Re
         Ok(tree) => tree,
         Err(error) => return Ok(Err(Unfit { reason: "ztoc-tree", what: error.to_string() })),
     };
-    if record.check_headers
-        && let Err(what) = Headers::new(&decoded.ztoc)
-    {
+    if let Err(what) = Headers::new(&decoded.ztoc) {
         return Ok(Err(Unfit { reason: "ztoc-invalid", what }));
     }
     let table = match table::build(&tree, stream_len) {
@@ -136,8 +134,7 @@ pub(super) fn open(
 ) -> Result<Arc<Spans>, Error> {
     let (path, decoded) = read(dir, record)?;
     let damaged = |what: String| Error::Corrupt(format!("{}: {what}", path.display()));
-    let headers =
-        if record.check_headers { Some(Headers::new(&decoded.ztoc).map_err(damaged)?) } else { None };
+    let headers = Headers::new(&decoded.ztoc).map_err(damaged)?;
     let ztoc = File::open(&path).map_err(|e| files::failed("open", &path, &e))?;
     let (stream, bitmap) = (dir.join(STREAM), dir.join(BITMAP));
     let spans = u32::try_from(decoded.spans.len()).unwrap_or(u32::MAX);
@@ -148,7 +145,7 @@ pub(super) fn open(
         windows: decoded.windows,
     };
     let name = format!("layer {} of {}", record.digest, record.repository());
-    let opened = Spans::new(name, decoded.spans, files, headers, source, shared);
+    let opened = Spans::new(name, decoded.spans, files, Some(headers), source, shared);
     if let Some(what) = &record.refuted {
         opened.refute(what);
     }

@@ -66,8 +66,6 @@ pub(crate) struct Record {
     pub ztoc: Option<Digest>,
     /// Length of the stream in bytes; 0 while it isn't known.
     pub stream_len: u64,
-    /// Whether the zTOC is from an index that anybody may have attached, so that tar headers are compared with it.
-    pub check_headers: bool,
     /// Whether it has directories that no entry describes, so that its table depends on the layers below.
     #[serde(default)]
     pub implied: bool,
@@ -97,7 +95,6 @@ impl Record {
             diff_id: diff_id.clone(),
             ztoc: None,
             stream_len: 0,
-            check_headers: false,
             implied: false,
             verified: false,
             refuted: None,

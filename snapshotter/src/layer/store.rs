@@ -173,7 +173,6 @@ impl Inner {
         let bytes = image.ztoc_bytes(ztoc).await?;
         let mut record = record(image, layer);
         record.ztoc = Some(digest.clone());
-        record.check_headers = image.check_headers;
         let dir = self.dir.join(&key.0);
         let made = blocking(move || {
             empty(&dir)?;
