@@ -44,6 +44,8 @@ type Pieces = Vec<(u64, Vec<u8>)>;
 pub(crate) struct Headers {
     /// In order, without overlap.
     regions: Vec<Region>,
+    /// What lies behind the last entry's data: the blocks of zeros that end an archive, if anything.
+    tail: Range<u64>,
     /// Of headers that lie in several spans: what has come of them.
     pieces: Mutex<HashMap<usize, Pieces>>,
 }
@@ -69,7 +71,30 @@ impl Headers {
             regions.push(Region { start, end: entry.offset, size: entry.size, hash: hash(entry) });
             start = entry.offset.saturating_add(entry.size).next_multiple_of(BLOCK);
         }
-        Ok(Self { regions, pieces: Mutex::default() })
+        let tail = start..ztoc.uncompressed_size.max(start);
+        Ok(Self { regions, tail, pieces: Mutex::default() })
+    }
+
+    /// Compares with the entries of the whole layer: also those that the index doesn't have, wherever they lie.
+    ///
+    /// # Errors
+    /// Says what the layer has and the index doesn't, or the other way round.
+    pub(crate) fn compare_all(&self, entries: &[Entry]) -> Result<(), String> {
+        for (entry, region) in entries.iter().zip(&self.regions) {
+            if (entry.offset, entry.size) != (region.end, region.size) || hash(entry) != region.hash {
+                let name = String::from_utf8_lossy(&entry.name);
+                return Err(format!("its entry {name:?} is described differently by the index"));
+            }
+        }
+        match entries.get(self.regions.len()) {
+            Some(entry) => {
+                Err(format!("the index leaves out {:?} and what follows it", String::from_utf8_lossy(&entry.name)))
+            }
+            None if entries.len() < self.regions.len() => {
+                Err(format!("the index has {} entries, the layer {}", self.regions.len(), entries.len()))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Compares the headers in `bytes`, which lie at `offset` of the stream and have come (or were found) just now.
@@ -90,6 +115,11 @@ impl Headers {
             } else if let Some(whole) = self.put_together(index, region, within.start, piece) {
                 compare(region, &whole)?;
             }
+        }
+        let within = self.tail.start.max(span.start)..self.tail.end.min(span.end);
+        if within.start < within.end && slice(bytes, span.start, &within).iter().any(|byte| *byte != 0) {
+            let at = self.tail.start;
+            return Err(format!("the layer has more than the index says, from byte {at} of the stream on"));
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use sha2::{Digest as _, Sha256};
-use spandrel_ztoc::{Sha256Digest, Span, SpanDecoder, SpanId, SpanTable, WINDOW_LEN, WindowMap};
+use spandrel_ztoc::{Entry, Sha256Digest, Span, SpanDecoder, SpanId, SpanTable, WINDOW_LEN, WindowMap};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
@@ -147,9 +147,18 @@ impl Spans {
         &self.files
     }
 
-    /// How many spans are known to be present, and how many there are.
+    /// How many spans are known to be present, and how many there are. Spans that lie behind the tar's end, in the padding
+    /// of its blob, hold nothing of the stream: nobody reads them.
     pub(crate) fn progress(&self) -> (u32, u32) {
-        (self.files.bitmap.present(), u32::try_from(self.table.len()).unwrap_or(u32::MAX))
+        (self.files.bitmap.present(), self.table.covering(0..self.table.stream_len()).end)
+    }
+
+    /// Compares the layer's entries with the index, all of them.
+    ///
+    /// # Errors
+    /// Says where they differ.
+    pub(crate) fn compare_all(&self, entries: &[Entry]) -> Result<(), String> {
+        self.headers.as_ref().map_or(Ok(()), |headers| headers.compare_all(entries))
     }
 
     /// Waits until every span has been written to the stream.

@@ -282,6 +282,26 @@ async fn an_index_that_lies_is_found_out_when_its_headers_come() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_index_that_leaves_out_the_end_is_found_out_when_that_comes() {
+    for left in [2, 1, 0] {
+        let (dir, layer) = (tempfile::tempdir().expect("a directory"), layer());
+        let mut ztoc = layer.ztoc.clone();
+        ztoc.entries.truncate(left);
+        let headers = Headers::new(&ztoc).expect("well-formed");
+        assert!(headers.compare_all(&layer.ztoc.entries).is_err());
+        let spans = spans_checked(dir.path(), &layer, Some(headers), Blob::new(layer.blob.clone()), &settings());
+        let at = layer.ztoc.entries[left].offset;
+        assert!(matches!(spans.read(at, 10).await, Err(Error::Corrupt(_))), "{left} entries are left");
+        assert!(spans.refuted().is_some());
+    }
+    let layer = layer();
+    let honest = Headers::new(&layer.ztoc).expect("well-formed");
+    assert_eq!(honest.compare_all(&layer.ztoc.entries), Ok(()));
+    assert!(honest.compare_all(&layer.ztoc.entries[1..]).is_err());
+    assert!(honest.compare_all(&layer.ztoc.entries[..2]).is_err());
+}
+
 #[tokio::test]
 async fn an_honest_index_passes_also_where_headers_lie_in_two_spans() {
     // Many small files: some header lies across the border of two spans.

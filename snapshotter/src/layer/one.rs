@@ -26,6 +26,12 @@ use crate::mounter::is_mount_point;
 /// that nothing holds up.
 const UNMOUNT_PATIENCE: Duration = Duration::from_secs(1);
 
+/// Wait before a check of a complete layer that could not be done is tried again; doubles each time.
+const MIN_VERIFY_BACKOFF: Duration = Duration::from_secs(1);
+
+/// Longest such wait: the check asks the registry for the blob's end, and nobody waits for it.
+const MAX_VERIFY_BACKOFF: Duration = Duration::from_secs(60 * 60);
+
 /// How a fill ended, for those who wait for it.
 type FillState = watch::Receiver<Option<Result<(), Error>>>;
 
@@ -230,38 +236,48 @@ impl Layer {
         Ok(spans)
     }
 
-    /// Compares the whole stream with the diff ID when its last span has come.
+    /// Compares the whole stream with the image and its index when its last span has come; until that has been done.
     async fn verify_when_complete(self: &Arc<Self>, spans: &Arc<Spans>) {
-        if self.record().verified {
+        let record = self.record();
+        if record.verified || record.refuted.is_some() {
             return;
         }
-        let record = self.record();
-        let source = (self.node.sources)(&record.repository(), &record.digest);
+        let mut backoff = MIN_VERIFY_BACKOFF;
         let whole = async {
-            spans.completed().await;
-            verify::whole_stream(spans, &record, source).await
-        };
-        let digest = tokio::select! {
-            biased;
-            () = self.stop.cancelled() => return,
-            digest = whole => digest,
-        };
-        match digest {
-            Ok(digest) if digest == record.diff_id.as_str() => {
-                debug!(layer = self.key.0, "the complete stream is what the image says");
-                self.change(|record| record.verified = true).await;
+            loop {
+                spans.completed().await;
+                let source = (self.node.sources)(&record.repository(), &record.digest);
+                let verdict = match verify::whole_stream(spans, &record, source).await {
+                    Ok(verdict) => self.record_verdict(verdict).await,
+                    Err(error) => Err(error),
+                };
+                let Err(error) = verdict else { return };
+                warn!(layer = self.key.0, %error, ?backoff, "the complete stream can't be checked yet");
+                tokio::time::sleep(backoff).await;
+                backoff = (backoff * 2).min(MAX_VERIFY_BACKOFF);
             }
-            Ok(digest) => {
-                let what =
-                    format!("its tar has the digest {digest}, the image says {} (diff ID)", record.diff_id);
+        };
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => {}
+            () = whole => {}
+        }
+    }
+
+    async fn record_verdict(&self, verdict: Result<(), String>) -> Result<(), Error> {
+        match verdict {
+            Ok(()) => {
+                debug!(layer = self.key.0, "the complete stream is what the image says");
+                self.change(|record| record.verified = true).await
+            }
+            Err(what) => {
                 error!(
                     layer = self.key.0,
                     what, "A LAYER ISN'T WHAT ITS IMAGE SAYS: no new container gets it"
                 );
                 self.node.metrics.error("diff-id");
-                self.change(|record| record.refuted = Some(what)).await;
+                self.change(|record| record.refuted = Some(what)).await
             }
-            Err(error) => warn!(layer = self.key.0, %error, "the complete stream can't be checked"),
         }
     }
 
@@ -272,15 +288,17 @@ impl Layer {
             () = self.stop.cancelled() => return,
             what = spans.doubted() => what,
         };
-        self.change(|record| record.refuted = Some(what)).await;
+        if let Err(error) = self.change(|record| record.refuted = Some(what)).await {
+            warn!(layer = self.key.0, %error, "that it isn't to be believed can't be recorded");
+        }
     }
 
     /// Changes the record, in memory and on the disk.
-    async fn change(&self, change: impl FnOnce(&mut Record)) {
+    async fn change(&self, change: impl FnOnce(&mut Record)) -> Result<(), Error> {
         // Under the gate, and not once it is stopped: the directory may be another layer's of this name by then.
         let _held = self.gate.lock().await;
         if self.stop.is_cancelled() {
-            return;
+            return Ok(());
         }
         let record = {
             let mut record = lock(&self.record);
@@ -288,9 +306,7 @@ impl Layer {
             record.clone()
         };
         let dir = self.dir.clone();
-        if let Err(error) = blocking(move || record.save(&dir)).await {
-            warn!(layer = self.key.0, %error, "can't be recorded");
-        }
+        blocking(move || record.save(&dir)).await
     }
 
     /// Whether new containers may have it.

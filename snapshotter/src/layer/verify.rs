@@ -1,10 +1,11 @@
-//! Compares a lazy layer that has become complete with its diff ID, as a whole.
+//! Compares a lazy layer that has become complete with its diff ID and with its index, as a whole.
 //!
 //! The stream on disk ends where the tar does; the diff ID goes on to the blob's end, over padding that no span's length
 //! counts. So what lies behind the tar's end is decoded once more, from the last spans' bytes.
 
 use std::sync::Arc;
 
+use spandrel_ztoc::tar::{TarRules, TarWalk};
 use spandrel_ztoc::{Span, SpanDecoder, SpanId};
 
 use super::hash::Hasher;
@@ -18,18 +19,21 @@ const READ_LEN: usize = 1 << 20;
 /// Most padding behind a tar, in bytes: tools pad to 10 KiB, some to a multiple of a MiB.
 const MAX_TAIL: u64 = 256 << 20;
 
-/// The digest of the whole stream of a layer all of whose spans are present.
+/// Whether a layer all of whose spans are present is what its image and its index say; the error inside says what it is
+/// instead.
 ///
 /// # Errors
-/// When the stream can't be read, or what lies behind the tar's end can't be had.
+/// When the stream can't be read, or what lies behind the tar's end can't be had: it isn't known.
 pub(super) async fn whole_stream(
     spans: &Arc<Spans>,
     record: &Record,
     source: Arc<dyn BlobSource>,
-) -> Result<String, Error> {
+) -> Result<Result<(), String>, Error> {
     let tail = tail(spans, source).await?;
-    let (spans, mut hasher) = (Arc::clone(spans), Hasher::like(&record.diff_id));
+    let (spans, diff_id) = (Arc::clone(spans), record.diff_id.clone());
     blocking(move || {
+        let mut hasher = Hasher::like(&diff_id);
+        let mut walk = Ok(TarWalk::new(TarRules::Fill));
         let len = spans.table().stream_len();
         let mut buffer = vec![0; READ_LEN];
         let mut at = 0;
@@ -41,10 +45,18 @@ pub(super) async fn whole_stream(
                 .read(at, &mut buffer[..part])
                 .map_err(|e| Error::Internal(format!("read the stream: {e}")))?;
             hasher.update(&buffer[..part]);
+            walk = walk.and_then(|mut walk| walk.push(&buffer[..part]).map(|()| walk));
             at += part as u64;
         }
         hasher.update(&tail);
-        Ok(hasher.finish())
+        let found = hasher.finish();
+        if found != diff_id.as_str() {
+            return Ok(Err(format!("its tar has the digest {found}, the image says {diff_id} (diff ID)")));
+        }
+        // An index that left entries out may say that the tar ends where they begin.
+        let toc = walk.and_then(|mut walk| walk.push(&tail).map(|()| walk)).and_then(TarWalk::finish);
+        let compared = toc.map_err(|e| e.to_string()).and_then(|toc| spans.compare_all(&toc.entries));
+        Ok(compared.map_err(|what| format!("its index doesn't describe it: {what}")))
     })
     .await
 }

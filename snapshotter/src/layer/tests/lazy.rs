@@ -99,6 +99,34 @@ async fn the_complete_layer_is_compared_with_its_diff_id() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_check_of_a_complete_layer_outlasts_a_registry_that_is_away() {
+    let Some(dir) = disk() else { return };
+    let layer = layer();
+    let (image, blobs) = image(&[(&layer, true)], Version::V2);
+    let bench = Bench::new(dir.path(), Arc::clone(&image), &blobs);
+    let key = bench.prepare(&image, 0).await;
+    let blob = bench.blob(&layer);
+    bench.mount(&key).await;
+    let last = layer.ztoc.checkpoints.last().expect("one").uncompressed_offset;
+    let device = std::fs::File::open(bench.device.path(&key.0)).expect("opens");
+    let read = move |at: u64, end: u64| {
+        let mut bytes = vec![0; usize::try_from(end - at).expect("small")];
+        std::os::unix::fs::FileExt::read_exact_at(&device, &mut bytes, at).expect("reads");
+        device
+    };
+    let device = apart(move || read(0, last)).await;
+    // The last span comes, and then nothing more.
+    blob.next([Fault::None, Fault::Fail(crate::fetch::Cause::Unreachable)]);
+    let end = layer.tar.len() as u64;
+    apart(move || {
+        let mut bytes = vec![0; usize::try_from(end - last).expect("small")];
+        std::os::unix::fs::FileExt::read_at(&device, &mut bytes, last).expect("reads");
+    })
+    .await;
+    assert!(bench.store.verified(&key).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn damage_is_an_io_error_and_never_wrong_bytes() {
     let Some(dir) = disk() else { return };
     let layer = layer();
