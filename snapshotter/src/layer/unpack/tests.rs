@@ -205,6 +205,24 @@ fn later_entries_replace_earlier_ones_and_whiteouts_are_overlayfs_s() {
 }
 
 #[test]
+fn no_attribute_of_the_administrator_is_set() {
+    let mut builder = tar::Builder::new(Vec::new());
+    let records = [
+        ("SCHILY.xattr.trusted.overlay.opaque", b"y".as_slice()),
+        ("SCHILY.xattr.trusted.overlay.redirect", b"/etc"),
+        ("SCHILY.xattr.user.kept", b"yes"),
+    ];
+    builder.append_pax_extensions(records).expect("in memory");
+    entry(&mut builder, tar::EntryType::Directory, b"dir", b"", b"");
+    let (dir, result) = unpacked(&builder.into_inner().expect("in memory"));
+    result.expect("unpacks");
+    let mut names = vec![0; 1000];
+    let len = rustix::fs::listxattr(dir.path().join(DIR).join("dir"), names.as_mut_slice()).expect("lists");
+    let names = String::from_utf8_lossy(&names[..len]).into_owned();
+    assert!(!names.contains("trusted."), "{names:?}");
+}
+
+#[test]
 fn a_broken_tar_leaves_nothing() {
     for bytes in [vec![7; 2048], {
         let mut tar = crate::fetch::testing::tar(&[("a", 3000)]);
