@@ -11,8 +11,14 @@ use crate::Error;
 
 const BLOCK: usize = 512;
 
-/// Longest PAX or GNU extension, in bytes: long names, and extended attributes of 64 KiB each at most.
-const MAX_EXTENSION: u64 = 16 << 20;
+/// Longest PAX or GNU extension, in bytes: as for tables.
+const MAX_EXTENSION: u64 = spandrel_ztoc::limits::MAX_EXTENSION_LEN;
+
+/// Most entries, as for tables: the directories among them are kept in memory.
+const MAX_ENTRIES: u64 = spandrel_ztoc::limits::MAX_ENTRIES;
+
+/// Most bytes that the names of all entries have, as for tables.
+const MAX_NAMES: u64 = spandrel_ztoc::limits::MAX_TOC_LEN;
 
 /// Longest map of a sparse file of format 1.0, in bytes: two numbers of up to 20 digits for each piece.
 const MAX_MAP: usize = sparse::MAX_PIECES * 42;
@@ -47,6 +53,19 @@ pub(super) struct Header {
     pub major: u32,
     pub minor: u32,
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// What a file's times are set to, in seconds and nanoseconds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Times {
+    pub accessed: (i64, u32),
+    pub modified: (i64, u32),
+}
+
+impl Header {
+    pub(super) fn times(&self) -> Times {
+        Times { accessed: self.atime.unwrap_or(self.mtime).max(self.mtime), modified: self.mtime }
+    }
 }
 
 /// An entry.
@@ -140,6 +159,8 @@ pub(super) struct Reader<'a> {
     tar: &'a File,
     len: u64,
     at: u64,
+    entries: u64,
+    names: u64,
 }
 
 /// What comes before an entry's own header.
@@ -152,7 +173,7 @@ struct Before {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(tar: &'a File, len: u64) -> Self {
-        Self { tar, len, at: 0 }
+        Self { tar, len, at: 0, entries: 0, names: 0 }
     }
 
     fn corrupt(&self, what: &str) -> Error {
@@ -231,6 +252,10 @@ impl<'a> Reader<'a> {
             Some(value) => sparse::parse_decimal(value)
                 .ok_or_else(|| Error::Corrupt(format!("tar: the PAX record {key} is no number"))),
         };
+        self.entries += 1;
+        if self.entries > MAX_ENTRIES {
+            return Err(self.corrupt(&format!("over {MAX_ENTRIES} entries")));
+        }
         let narrow = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
         let mut name = text(&block[..100]).to_vec();
         let prefix = text(&block[345..500]);
@@ -240,6 +265,10 @@ impl<'a> Reader<'a> {
         let name = before.name.unwrap_or(name);
         let name = records.last("path").map_or(name, <[u8]>::to_vec);
         let name = records.last("GNU.sparse.name").map_or(name, <[u8]>::to_vec);
+        self.names += name.len() as u64;
+        if self.names > MAX_NAMES {
+            return Err(self.corrupt(&format!("names of over {MAX_NAMES} bytes")));
+        }
         let linkname = before.linkname.unwrap_or_else(|| text(&block[157..257]).to_vec());
         let linkname = records.last("linkpath").map_or(linkname, <[u8]>::to_vec);
         let kind = match block[156] {

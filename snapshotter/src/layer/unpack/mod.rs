@@ -14,11 +14,12 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
+use rustix::io::Errno;
 use tokio_util::sync::CancellationToken;
 
 use super::files;
 use crate::Error;
-use header::{Entry, Header, Kind, Reader};
+use header::{Entry, Kind, Reader, Times};
 use place::{Place, Root};
 
 /// Name of the directory that a layer was unpacked into.
@@ -78,7 +79,7 @@ fn unpack_into(stream: &Path, len: u64, dir: &Path, stop: &CancellationToken) ->
     let root = Root::create(dir).map_err(|e| files::failed("make", dir, &e))?;
     let mut reader = Reader::new(&tar, len);
     // Making files in a directory changes its times: they are set at the end.
-    let mut directories: Vec<Header> = Vec::new();
+    let mut directories: Vec<(Vec<u8>, Times)> = Vec::new();
     while let Some(entry) = reader.next()? {
         if stop.is_cancelled() {
             return Err(Error::Unavailable("stopped".to_owned()));
@@ -86,24 +87,32 @@ fn unpack_into(stream: &Path, len: u64, dir: &Path, stop: &CancellationToken) ->
         let applied = apply(&root, &tar, &entry, &mut directories);
         applied.map_err(|error| {
             let name = String::from_utf8_lossy(&entry.header.name);
+            let what = format!("unpack {name:?}: {error}");
             match error.kind() {
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                    Error::NoSpace(format!("unpack {name:?}: {error}"))
-                }
-                _ => Error::Corrupt(format!("unpack {name:?}: {error}")),
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::NoSpace(what),
+                _ if is_ours(&error) => Error::Internal(what),
+                _ => Error::Corrupt(what),
             }
         })?;
     }
-    for header in directories {
+    for (name, times) in directories {
         // Something else may be there by now.
-        if let Some(place) = root.find(&header.name).ok().flatten() {
-            place.set_times(&header).ok();
+        if let Some(place) = root.find(&name).ok().flatten() {
+            place.set_times(times).ok();
         }
     }
     Ok(())
 }
 
-fn apply(root: &Root, tar: &File, entry: &Entry, directories: &mut Vec<Header>) -> io::Result<()> {
+/// Whether it is the machine's trouble, and not something that the layer asks for.
+fn is_ours(error: &io::Error) -> bool {
+    error.raw_os_error().is_some_and(|code| {
+        let code = Errno::from_raw_os_error(code);
+        [Errno::IO, Errno::NOMEM, Errno::MFILE, Errno::NFILE, Errno::ROFS, Errno::INTR, Errno::AGAIN].contains(&code)
+    })
+}
+
+fn apply(root: &Root, tar: &File, entry: &Entry, directories: &mut Vec<(Vec<u8>, Times)>) -> io::Result<()> {
     let header = &entry.header;
     // The root itself is the snapshot's, not the layer's: containerd leaves it alone too.
     let Some(place) = root.make_parents(&header.name)? else { return Ok(()) };
@@ -140,9 +149,11 @@ fn apply(root: &Root, tar: &File, entry: &Entry, directories: &mut Vec<Header>) 
     if header.kind != Kind::Symlink {
         place.set_mode(header)?;
     }
-    place.set_times(header)?;
+    let times = header.times();
+    place.set_times(times)?;
     if header.kind == Kind::Directory {
-        directories.push(header.clone());
+        // No more of it than is needed: there may be millions.
+        directories.push((header.name.clone(), times));
     }
     Ok(())
 }

@@ -12,13 +12,16 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use super::header::{Header, Kind};
+use super::header::{Header, Kind, Times};
 
 /// Mode of directories that no entry describes, as containerd makes them.
 const DIR_MODE: u32 = 0o755;
 
 /// Longest path that is taken, in bytes.
 const MAX_PATH: usize = 4096;
+
+/// Attributes of a file that have room in one block of 4 KiB, in bytes with what the file system adds to each.
+const SMALL_XATTRS: usize = 3 << 10;
 
 /// The tree.
 #[derive(Debug)]
@@ -221,12 +224,16 @@ impl Place<'_> {
     }
 
     pub(super) fn set_xattrs(&self, xattrs: &[(Vec<u8>, Vec<u8>)]) -> io::Result<()> {
+        let total: usize = xattrs.iter().map(|(name, value)| name.len() + value.len() + 64).sum();
         // Nor does containerd set what only the system's administrator may: a layer must not tell overlayfs where to look.
         for (name, value) in xattrs.iter().filter(|(name, _)| !name.starts_with(b"trusted.")) {
             match rustix::fs::lsetxattr(self.path(), name.as_slice(), value, XattrFlags::empty()) {
                 // containerd passes over what the file system can't hold, and user.* where only files may have it.
                 Ok(()) | Err(Errno::NOTSUP) => {}
                 Err(Errno::PERM) if name.starts_with(b"user.") => {}
+                // Attributes that fit in a block of any file system find no room only where there is none at all.
+                Err(error @ (Errno::NOSPC | Errno::DQUOT)) if total <= SMALL_XATTRS => return Err(error.into()),
+                Err(error) if super::is_ours(&error.into()) => return Err(error.into()),
                 Err(error) => {
                     return Err(io::Error::other(format!(
                         "xattr {}: {error}",
@@ -238,11 +245,10 @@ impl Place<'_> {
         Ok(())
     }
 
-    pub(super) fn set_times(&self, header: &Header) -> io::Result<()> {
+    pub(super) fn set_times(&self, times: Times) -> io::Result<()> {
         let spec =
             |(seconds, nanoseconds): (i64, u32)| Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() };
-        let accessed = header.atime.unwrap_or(header.mtime).max(header.mtime);
-        let times = Timestamps { last_access: spec(accessed), last_modification: spec(header.mtime) };
+        let times = Timestamps { last_access: spec(times.accessed), last_modification: spec(times.modified) };
         Ok(rustix::fs::utimensat(&*self.parent, self.name.as_slice(), &times, AtFlags::SYMLINK_NOFOLLOW)?)
     }
 }
