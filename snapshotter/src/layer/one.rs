@@ -24,7 +24,7 @@ use crate::mounter::is_mount_point;
 
 /// How long an unmount is waited for before reads that are under way are failed to let it go on: longer than any unmount
 /// that nothing holds up.
-const UNMOUNT_PATIENCE: Duration = Duration::from_secs(1);
+const UNMOUNT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Wait before a check of a complete layer that could not be done is tried again; doubles each time.
 const MIN_VERIFY_BACKOFF: Duration = Duration::from_secs(1);
@@ -403,7 +403,10 @@ impl Layer {
             if let Ok(result) = tokio::time::timeout(UNMOUNT_PATIENCE, &mut unmount).await {
                 break result;
             }
-            if let Some(spans) = self.spans.get() {
+            // Those of a container that has the layer elsewhere would fail too: then the reads' own time limit ends the wait.
+            if lock(&self.targets).iter().any(|other| other != target) {
+                debug!(layer = self.key.0, target = %target.display(), "its unmounting takes long");
+            } else if let Some(spans) = self.spans.get() {
                 warn!(layer = self.key.0, target = %target.display(), "reads hold up its unmounting: they fail now");
                 spans.interrupt();
             }
