@@ -127,9 +127,9 @@ impl Layer {
         self.claimed.store(true, Ordering::Release);
     }
 
-    /// Whether containerd has asked for it.
+    /// Whether containerd has asked for it, or it is mounted.
     pub(super) fn is_claimed(&self) -> bool {
-        self.claimed.load(Ordering::Acquire)
+        self.claimed.load(Ordering::Acquire) || !lock(&self.targets).is_empty()
     }
 
     /// Begins to fill a layer that is to be filled in full, unless that is under way or done.
@@ -214,7 +214,16 @@ impl Layer {
             return Ok(Arc::clone(spans));
         }
         let _held = self.gate.lock().await;
+        self.not_stopped()?;
         self.open_held().await
+    }
+
+    /// Whoever had to wait for the gate may find that the layer has gone meanwhile.
+    fn not_stopped(&self) -> Result<(), Error> {
+        if self.stop.is_cancelled() {
+            return Err(Error::NotFound(format!("layer {} (it was removed meanwhile)", self.key.0)));
+        }
+        Ok(())
     }
 
     async fn open_held(self: &Arc<Self>) -> Result<Arc<Spans>, Error> {
@@ -350,6 +359,7 @@ impl Layer {
     /// When its files are damaged, it turned out not to be what its image says, or the kernel refuses.
     pub(super) async fn mount(self: &Arc<Self>, table: Option<&Path>, target: &Path) -> Result<(), Error> {
         let _held = self.gate.lock().await;
+        self.not_stopped()?;
         self.check()?;
         let record = self.record();
         if lock(&self.targets).contains(target) && is_mount_point(target) {

@@ -352,6 +352,7 @@ impl Layers for LayerStore {
 
     async fn ready(&self, key: &LayerKey) -> Result<Ready, Error> {
         let layer = self.inner.get(key)?;
+        layer.claim();
         match layer.ready().await {
             Err(error @ (Error::Corrupt(_) | Error::NotFound(_)))
                 if layer.record().stage != Stage::Filling =>
@@ -382,6 +383,7 @@ impl Layers for LayerStore {
 
     async fn mount(&self, key: &LayerKey, table: Option<&Path>, target: &Path) -> Result<(), Error> {
         let layer = self.inner.get(key)?;
+        layer.claim();
         match layer.mount(table, target).await {
             Err(error @ (Error::Corrupt(_) | Error::NotFound(_))) if layer.check().is_ok() => {
                 Err(self.inner.give_up(&layer, &error).await)
