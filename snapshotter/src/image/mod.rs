@@ -83,6 +83,11 @@ impl LayerZtoc {
         self.unfit.store(true, Ordering::Relaxed);
     }
 
+    /// The layer is there already: its bytes aren't needed any more.
+    pub(crate) fn forget_bytes(&self) {
+        self.bytes.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
     /// Whether it may be used.
     pub(crate) fn is_usable(&self) -> bool {
         !self.unfit.load(Ordering::Relaxed)

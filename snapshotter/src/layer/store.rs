@@ -21,7 +21,7 @@ use super::{LayerKey, LayerRequest, Layers, Prepared, Ready, Report, Usage, file
 use crate::Error;
 use crate::fetch::{BlobSource, RegistrySource, blocking};
 use crate::image::{
-    Content, Image, ImageLayer, ImageOptions, ImageSources, Images, Plan, Unresolved, decide,
+    Content, Image, ImageLayer, ImageOptions, ImageSources, Images, LayerZtoc, Plan, Unresolved, decide,
 };
 use crate::mounter::is_mount_point;
 
@@ -136,6 +136,7 @@ impl Inner {
         let whole = LayerKey(layer.digest.hex().to_owned());
         // Complete and checked, it serves every image, whatever their indexes say.
         if let Some(found) = self.find(&whole) {
+            layer.ztoc.iter().for_each(LayerZtoc::forget_bytes);
             return Ok(usable(found, layer));
         }
         if decide(layer, self.node.options.min_layer_size) == Plan::Lazy {
@@ -168,6 +169,7 @@ impl Inner {
         let key = LayerKey(format!("{}.{}", layer.digest.hex(), digest.hex()));
         let _held = self.gate(&key).await;
         if let Some(found) = self.find(&key) {
+            ztoc.forget_bytes();
             return Ok(Ok(usable(found, layer)));
         }
         let bytes = image.ztoc_bytes(ztoc).await?;
