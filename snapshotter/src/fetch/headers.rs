@@ -87,9 +87,10 @@ impl Headers {
             }
         }
         match entries.get(self.regions.len()) {
-            Some(entry) => {
-                Err(format!("the index leaves out {:?} and what follows it", String::from_utf8_lossy(&entry.name)))
-            }
+            Some(entry) => Err(format!(
+                "the index leaves out {:?} and what follows it",
+                String::from_utf8_lossy(&entry.name)
+            )),
             None if entries.len() < self.regions.len() => {
                 Err(format!("the index has {} entries, the layer {}", self.regions.len(), entries.len()))
             }

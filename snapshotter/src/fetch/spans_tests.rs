@@ -256,7 +256,7 @@ async fn a_span_longer_than_the_memory_budget_comes_alone() {
 
 #[tokio::test(start_paused = true)]
 async fn an_index_that_lies_is_found_out_when_its_headers_come() {
-    type Lie = fn(&mut spandrel_ztoc::Entry);
+    type Lie = fn(&mut Entry);
     let lies: [(&str, Lie); 6] = [
         ("name", |entry| entry.name = b"passwd".to_vec()),
         ("mode", |entry| entry.mode = 0o4755),
@@ -290,7 +290,8 @@ async fn an_index_that_leaves_out_the_end_is_found_out_when_that_comes() {
         ztoc.entries.truncate(left);
         let headers = Headers::new(&ztoc).expect("well-formed");
         assert!(headers.compare_all(&layer.ztoc.entries).is_err());
-        let spans = spans_checked(dir.path(), &layer, Some(headers), Blob::new(layer.blob.clone()), &settings());
+        let spans =
+            spans_checked(dir.path(), &layer, Some(headers), Blob::new(layer.blob.clone()), &settings());
         let at = layer.ztoc.entries[left].offset;
         assert!(matches!(spans.read(at, 10).await, Err(Error::Corrupt(_))), "{left} entries are left");
         assert!(spans.refuted().is_some());

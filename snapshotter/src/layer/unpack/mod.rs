@@ -108,7 +108,8 @@ fn unpack_into(stream: &Path, len: u64, dir: &Path, stop: &CancellationToken) ->
 fn is_ours(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| {
         let code = Errno::from_raw_os_error(code);
-        [Errno::IO, Errno::NOMEM, Errno::MFILE, Errno::NFILE, Errno::ROFS, Errno::INTR, Errno::AGAIN].contains(&code)
+        [Errno::IO, Errno::NOMEM, Errno::MFILE, Errno::NFILE, Errno::ROFS, Errno::INTR, Errno::AGAIN]
+            .contains(&code)
     })
 }
 

@@ -232,7 +232,9 @@ impl Place<'_> {
                 Ok(()) | Err(Errno::NOTSUP) => {}
                 Err(Errno::PERM) if name.starts_with(b"user.") => {}
                 // Attributes that fit in a block of any file system find no room only where there is none at all.
-                Err(error @ (Errno::NOSPC | Errno::DQUOT)) if total <= SMALL_XATTRS => return Err(error.into()),
+                Err(error @ (Errno::NOSPC | Errno::DQUOT)) if total <= SMALL_XATTRS => {
+                    return Err(error.into());
+                }
                 Err(error) if super::is_ours(&error.into()) => return Err(error.into()),
                 Err(error) => {
                     return Err(io::Error::other(format!(
