@@ -4,16 +4,17 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::shared::Memory;
 use crate::Error;
 
 /// A span's bytes of stream, counted against the memory budget while anybody holds them.
 #[derive(Debug)]
 pub(crate) struct SpanBytes {
     pub bytes: Vec<u8>,
-    pub _memory: Option<OwnedSemaphorePermit>,
+    pub _memory: Arc<Memory>,
 }
 
 /// How it ended.

@@ -7,6 +7,11 @@ use std::time::Duration;
 /// they arrive.
 pub(super) const MAX_REQUEST_LEN: u64 = 16 << 20;
 
+/// Longest stretch of stream that one request is made for, in bytes: its memory is taken before it is sent. Also the longest
+/// span of a layer that is read lazily, which is decoded in memory as a whole: 16 times what tools make, and a quarter of
+/// the memory that spans have by default.
+pub(crate) const MAX_DECODED_LEN: u64 = 64 << 20;
+
 /// Requests of one layer that are under way at a time: a registry that answers nothing then holds up its own layer's
 /// reads, and no other's.
 pub(super) const LAYER_FETCHES: usize = 16;

@@ -15,10 +15,13 @@ mod spans;
 mod split;
 #[cfg(test)]
 pub(crate) mod testing;
+mod turns;
 
 pub(crate) use headers::Headers;
+pub(crate) use limits::MAX_DECODED_LEN;
 pub(crate) use shared::{Settings, Shared, blocking};
 #[cfg(test)]
 pub(crate) use source::Cause;
 pub(crate) use source::{BlobSource, RegistrySource, SourceError};
 pub(crate) use spans::{Files, Spans};
+pub(crate) use turns::Turns;

@@ -4,17 +4,19 @@ use std::ops::Range;
 
 use spandrel_ztoc::Span;
 
-use super::limits::MAX_REQUEST_LEN;
+use super::limits::{MAX_DECODED_LEN, MAX_REQUEST_LEN};
 
 /// Groups `missing`, in order, into runs of neighbours, each for one range request of at most [`MAX_REQUEST_LEN`]
-/// compressed bytes (a longer span is alone). The answer are ranges of indexes into `missing`.
+/// compressed bytes and [`MAX_DECODED_LEN`] decoded ones (a longer span is alone). The answer are ranges of indexes into `missing`.
 pub(super) fn requests(missing: &[Span]) -> Vec<Range<usize>> {
     let mut groups: Vec<Range<usize>> = Vec::new();
     for (index, span) in missing.iter().enumerate() {
         let fits = groups.last().is_some_and(|group| {
             let first = &missing[group.start];
             let last = &missing[group.end - 1];
-            last.id.0 + 1 == span.id.0 && span.compressed.end - first.compressed.start <= MAX_REQUEST_LEN
+            last.id.0 + 1 == span.id.0
+                && span.compressed.end - first.compressed.start <= MAX_REQUEST_LEN
+                && span.uncompressed.end - first.uncompressed.start <= MAX_DECODED_LEN
         });
         match groups.last_mut() {
             Some(group) if fits => group.end = index + 1,

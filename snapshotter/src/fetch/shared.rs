@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio_util::task::TaskTracker;
 
 use super::limits::MEMORY_UNIT;
+use super::turns::Turns;
 use crate::Error;
 use crate::metrics::Metrics;
 
@@ -23,12 +24,25 @@ pub(crate) struct Settings {
     pub failure_memory: Duration,
 }
 
+/// Which part of the node's turns and memory one host may take: a half. One that never answers, or one byte a minute, leaves
+/// the rest to the layers of others; 32 connections still fill any link.
+const HOST_SHARE: u32 = 2;
+
+/// Memory that is counted against the budget until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    _host: OwnedSemaphorePermit,
+    _node: OwnedSemaphorePermit,
+}
+
 /// The node's share of every fetch.
 #[derive(Debug)]
 pub(crate) struct Shared {
     bodies: Semaphore,
+    host_bodies: Turns,
+    host_memory: Turns,
+    host_memory_units: u32,
     memory: Arc<Semaphore>,
-    memory_units: u32,
     pub(super) read_timeout: Duration,
     pub(super) failure_memory: Duration,
     pub(crate) metrics: Arc<Metrics>,
@@ -42,10 +56,13 @@ impl Shared {
         let tasks = TaskTracker::new();
         // A closed tracker still takes tasks; it can be waited for.
         tasks.close();
+        let host_units = (units / HOST_SHARE).max(1);
         Arc::new(Self {
             bodies: Semaphore::new(settings.max_fetches.clamp(1, Semaphore::MAX_PERMITS)),
+            host_bodies: Turns::new(settings.max_fetches / HOST_SHARE as usize),
+            host_memory: Turns::new(host_units as usize),
+            host_memory_units: host_units,
             memory: Arc::new(Semaphore::new(units as usize)),
-            memory_units: units,
             read_timeout: settings.read_timeout,
             failure_memory: settings.failure_memory,
             metrics,
@@ -53,15 +70,20 @@ impl Shared {
         })
     }
 
-    /// Waits for the turn to receive an answer.
-    pub(super) async fn body(&self) -> tokio::sync::SemaphorePermit<'_> {
-        self.bodies.acquire().await.expect("this semaphore is never closed")
+    /// Waits for the turn to receive an answer of `host`.
+    pub(super) async fn body(&self, host: &str) -> (OwnedSemaphorePermit, SemaphorePermit<'_>) {
+        let of_host =
+            self.host_bodies.of(host).acquire_owned().await.expect("this semaphore is never closed");
+        (of_host, self.bodies.acquire().await.expect("this semaphore is never closed"))
     }
 
-    /// Waits until `len` bytes may be in memory; what is longer than the whole budget waits for all of it.
-    pub(super) async fn memory(&self, len: u64) -> OwnedSemaphorePermit {
-        let units = units(len).clamp(1, self.memory_units);
-        Arc::clone(&self.memory).acquire_many_owned(units).await.expect("this semaphore is never closed")
+    /// Waits until `len` bytes of a layer of `host` may be in memory; what is longer than a host's share waits for all of it.
+    pub(super) async fn memory(&self, host: &str, len: u64) -> Memory {
+        let of_host = self.host_memory.of(host);
+        let wanted = units(len).clamp(1, self.host_memory_units);
+        let host = of_host.acquire_many_owned(wanted).await.expect("this semaphore is never closed");
+        let node = Arc::clone(&self.memory).acquire_many_owned(wanted).await;
+        Memory { _host: host, _node: node.expect("this semaphore is never closed") }
     }
 
     /// Bytes of the memory budget that are free now.
@@ -83,4 +105,32 @@ pub(crate) async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work)
         .await
         .unwrap_or_else(|error| Err(Error::Internal(format!("a task failed: {error}"))))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn no_host_takes_what_all_need() {
+        let settings =
+            Settings { max_fetches: 4, memory_budget: 80_000, ..crate::fetch::testing::settings() };
+        let shared = Shared::new(&settings, Metrics::new());
+        let one = shared.body("one").now_or_never().expect("free");
+        let two = shared.body("one").now_or_never().expect("free");
+        assert!(shared.body("one").now_or_never().is_none(), "it has its half");
+        assert!(shared.body("other").now_or_never().is_some());
+        drop(one);
+        assert!(shared.body("one").now_or_never().is_some());
+        drop(two);
+
+        // A span longer than all of the budget takes a half of it, too.
+        let held = shared.memory("one", 1 << 30).now_or_never().expect("free");
+        assert!(shared.memory("one", 1).now_or_never().is_none());
+        assert!(shared.memory("other", 30_000).now_or_never().is_some());
+        drop(held);
+        assert!(shared.memory("one", 1).now_or_never().is_some());
+    }
 }

@@ -70,6 +70,11 @@ impl From<SourceError> for Error {
 pub(crate) trait BlobSource: fmt::Debug + Send + Sync + 'static {
     /// Asks for the bytes in `range`, which isn't empty.
     async fn open(&self, range: Range<u64>) -> Result<Box<dyn Chunks>, SourceError>;
+
+    /// The host that is asked: what one host may take of the node is bounded.
+    fn host(&self) -> &str {
+        ""
+    }
 }
 
 /// An answer in progress.
@@ -97,6 +102,10 @@ impl RegistrySource {
 impl BlobSource for RegistrySource {
     async fn open(&self, range: Range<u64>) -> Result<Box<dyn Chunks>, SourceError> {
         Ok(Box::new(RegistryBody(self.client.blob_range(&self.repository, &self.digest, range).await?)))
+    }
+
+    fn host(&self) -> &str {
+        &self.repository.host
     }
 }
 

@@ -25,7 +25,7 @@ use super::flight::{Flights, Known, Outcome, Pilot, SpanBytes, Waiter, landed};
 use super::headers::Headers;
 use super::limits::{CORRUPT_TRIES, LAYER_FETCHES, MAX_BACKOFF, MIN_BACKOFF};
 use super::plan;
-use super::shared::{Shared, blocking};
+use super::shared::{Memory, Shared, blocking};
 use super::source::{BlobSource, Cause, SourceError};
 use super::split::Splitter;
 use crate::Error;
@@ -390,7 +390,7 @@ impl Spans {
         let read = async {
             let span = self.span(id)?;
             let len = span.uncompressed.end - span.uncompressed.start;
-            let memory = self.shared.memory(len).await;
+            let memory = self.shared.memory(self.source.host(), len).await;
             let (this, len) = (Arc::clone(&self), memory_len(len)?);
             blocking(move || {
                 let mut bytes = vec![0; len];
@@ -401,11 +401,21 @@ impl Spans {
                 if crc32fast::hash(&bytes) != crc {
                     return Err(Error::Corrupt(format!("{}: span {id} was written in part only", this.name)));
                 }
-                Ok((span, SpanBytes { bytes, _memory: Some(memory) }))
+                Ok((span, SpanBytes { bytes, _memory: Arc::new(memory) }))
             })
             .await
         };
-        match read.await {
+        let read = tokio::select! {
+            biased;
+            () = interrupt.cancelled() => return self.fail(id, &pilot, &self.interrupted()),
+            read = tokio::time::timeout(self.shared.read_timeout, read) => read,
+        };
+        let Ok(read) = read else {
+            self.shared.metrics.error("read-timeout");
+            let what = format!("{}: there was no memory for span {id} in time", self.name);
+            return self.fail(id, &pilot, &Error::Unavailable(what));
+        };
+        match read {
             Ok((span, bytes)) => {
                 let accepted = self.accept(&span, &bytes.bytes);
                 if accepted.is_ok() {
@@ -432,7 +442,7 @@ impl Spans {
         let ended = tokio::select! {
             biased;
             () = batch.interrupt.cancelled() => {
-                Err(Error::Unavailable(format!("{}: it is being unmounted", self.name)))
+                Err(self.interrupted())
             }
             ended = tokio::time::timeout_at(deadline, self.tries(batch, cause, deadline, &last)) => {
                 ended.unwrap_or_else(|_| {
@@ -452,6 +462,10 @@ impl Spans {
                 }
             }
         }
+    }
+
+    fn interrupted(&self) -> Error {
+        Error::Unavailable(format!("{}: it is being unmounted", self.name))
     }
 
     fn fail(&self, id: u32, pilot: &Pilot, error: &Error) {
@@ -509,11 +523,18 @@ impl Spans {
             let what = format!("{}: span {} has no bytes in the blob", self.name, span.id.0);
             return Err(Trouble::Final(Error::Corrupt(what)));
         }
-        let windows = self.windows(&spans).await.map_err(Trouble::Final)?;
         let _turn = self.fetches.acquire().await.expect("this semaphore is never closed");
+        // Of all that will be in memory, before there is a connection that could wait for it. The registry holds up its own
+        // layers' spans that way, and not others'.
+        let len: u64 = spans
+            .iter()
+            .map(|span| span.uncompressed.end - span.uncompressed.start + WINDOW_LEN as u64)
+            .sum();
+        let memory = Arc::new(self.shared.memory(self.source.host(), len).await);
+        let windows = self.windows(&spans).await.map_err(Trouble::Final)?;
         let asked = Instant::now();
         let mut answer = self.source.open(first.compressed.start..last.compressed.end).await?;
-        let _body = self.shared.body().await;
+        let _body = self.shared.body(self.source.host()).await;
         let mut splitter = Splitter::new(spans.iter().map(|span| span.compressed.clone()).collect());
         let mut work: Option<(usize, Work)> = None;
         while !splitter.is_done() {
@@ -522,7 +543,7 @@ impl Spans {
                 return Err(Trouble::Source(SourceError { cause: Cause::Unreachable, text }));
             };
             self.shared.metrics.fetched_bytes.inc_by(chunk.len() as u64);
-            self.take(batch, cause, &spans, &windows, &mut splitter, &mut work, &chunk).await?;
+            self.take(batch, cause, &spans, &windows, &mut splitter, &mut work, &chunk, &memory)?;
         }
         self.shared.metrics.fetch_seconds.observe(asked.elapsed().as_secs_f64());
         Ok(())
@@ -530,7 +551,7 @@ impl Spans {
 
     /// Takes the next bytes of an answer.
     #[expect(clippy::too_many_arguments, reason = "the state of one answer in progress")]
-    async fn take(
+    fn take(
         self: &Arc<Self>,
         batch: &Batch,
         cause: &'static str,
@@ -539,16 +560,14 @@ impl Spans {
         splitter: &mut Splitter,
         work: &mut Option<(usize, Work)>,
         chunk: &Bytes,
+        memory: &Arc<Memory>,
     ) -> Result<(), Trouble> {
         let mut used = 0;
         while let Some(piece) = splitter.next(chunk, &mut used) {
             let span = &spans[piece.span];
             let mut current = match work.take() {
                 Some((index, current)) if index == piece.span => current,
-                _ => {
-                    let memory = self.shared.memory(span.uncompressed.end - span.uncompressed.start).await;
-                    Work::new(&self.table, span, &windows[piece.span], memory)?
-                }
+                _ => Work::new(&self.table, span, &windows[piece.span], Arc::clone(memory))?,
             };
             current.push(piece.bytes);
             if piece.last {
@@ -630,16 +649,11 @@ struct Work {
     decoder: SpanDecoder,
     /// What the decoder had to say, which counts only if the digest is right.
     broken: Option<String>,
-    memory: tokio::sync::OwnedSemaphorePermit,
+    memory: Arc<Memory>,
 }
 
 impl Work {
-    fn new(
-        table: &SpanTable,
-        span: &Span,
-        window: &[u8],
-        memory: tokio::sync::OwnedSemaphorePermit,
-    ) -> Result<Self, Trouble> {
+    fn new(table: &SpanTable, span: &Span, window: &[u8], memory: Arc<Memory>) -> Result<Self, Trouble> {
         let len = memory_len(span.uncompressed.end - span.uncompressed.start).map_err(Trouble::Final)?;
         let decoder = SpanDecoder::new(table.compression(), span.bits, window, len)
             .map_err(|e| Trouble::Final(Error::Corrupt(e.to_string())))?;
@@ -669,7 +683,7 @@ impl Work {
             return Err(inconsistent(what));
         }
         let bytes = self.decoder.finish().map_err(|e| inconsistent(e.to_string()))?;
-        Ok(SpanBytes { bytes, _memory: Some(self.memory) })
+        Ok(SpanBytes { bytes, _memory: self.memory })
     }
 }
 

@@ -15,7 +15,7 @@ use super::stream::Stream;
 use super::table;
 use crate::Error;
 use crate::device::{Backing, ReadReply};
-use crate::fetch::{BlobSource, Files, Headers, Shared, Spans};
+use crate::fetch::{BlobSource, Files, Headers, MAX_DECODED_LEN, Shared, Spans};
 
 /// Longest zTOC that is read back from the disk.
 const MAX_ZTOC_LEN: u64 = spandrel_ztoc::limits::MAX_ZTOC_LEN;
@@ -52,6 +52,12 @@ fn decode(bytes: &[u8], record: &Record) -> Result<Decoded, Unfit> {
         return Err(unfit("ztoc-mismatch", what));
     }
     let spans = SpanTable::new(&ztoc).map_err(|e| unfit("ztoc-invalid", e.to_string()))?;
+    if let Some(span) =
+        spans.iter().find(|span| span.uncompressed.end - span.uncompressed.start > MAX_DECODED_LEN)
+    {
+        let what = format!("span {} has over {MAX_DECODED_LEN} bytes of stream", span.id.0);
+        return Err(unfit("ztoc-invalid", what));
+    }
     // Docker's media type for plain tar is also put on compressed layers: only what can't be is refused.
     let format = LayerFormat::of_media_type(&record.media_type);
     match (ztoc.compression, format) {

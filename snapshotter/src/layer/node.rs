@@ -9,12 +9,16 @@ use tokio_util::task::TaskTracker;
 
 use super::options::StoreOptions;
 use crate::device::Device;
-use crate::fetch::{BlobSource, Settings, Shared};
+use crate::fetch::{BlobSource, Settings, Shared, Turns};
 use crate::metrics::Metrics;
 use crate::mounter::Mounter;
 
 /// Where a layer's blob is read from; tests put doubles in its place.
 pub(crate) type Sources = Arc<dyn Fn(&Repository, &Digest) -> Arc<dyn BlobSource> + Send + Sync>;
+
+/// Hosts that may have all their downloads under way at a time: a node's images are from fewer, and one that is slow then
+/// holds up its own images only.
+const HOSTS: usize = 4;
 
 /// The shared parts.
 pub(crate) struct Node {
@@ -25,8 +29,12 @@ pub(crate) struct Node {
     pub sources: Sources,
     /// Limits and counters of span fetching.
     pub fetch: Arc<Shared>,
-    /// Turns of whole-layer downloads.
+    /// Turns of whole-layer downloads, on the whole node, for each host, and for each repository. Those who wait for a turn
+    /// of the node are few of each host, those who wait for one of a host few of each repository: so none waits behind all
+    /// layers of a slow registry or of one large image.
     pub downloads: Semaphore,
+    pub host_downloads: Turns,
+    pub repository_downloads: Turns,
     /// Work that goes on by itself.
     pub tasks: TaskTracker,
 }
@@ -56,7 +64,11 @@ impl Node {
         tasks.close();
         Arc::new(Self {
             fetch: Shared::new(&settings, Arc::clone(&metrics)),
-            downloads: Semaphore::new(options.eager_downloads.clamp(1, Semaphore::MAX_PERMITS)),
+            downloads: Semaphore::new(
+                options.eager_downloads.saturating_mul(HOSTS).clamp(1, Semaphore::MAX_PERMITS),
+            ),
+            host_downloads: Turns::new(options.eager_downloads),
+            repository_downloads: Turns::new((options.eager_downloads * 3).div_ceil(4)),
             tasks,
             options,
             device,

@@ -161,12 +161,18 @@ impl Layer {
 
     async fn fill(&self) -> Result<Record, Error> {
         let stopped = || Error::Unavailable(format!("layer {}: the download was stopped", self.key.0));
-        let _turn = tokio::select! {
+        let record = self.record();
+        let turns = async {
+            let repository = self.node.repository_downloads.of(&record.repository().to_string());
+            let repository = repository.acquire_owned().await?;
+            let host = self.node.host_downloads.of(&record.host).acquire_owned().await?;
+            Ok::<_, tokio::sync::AcquireError>((repository, host, self.node.downloads.acquire().await?))
+        };
+        let _turns = tokio::select! {
             biased;
             () = self.stop.cancelled() => return Err(stopped()),
-            turn = self.node.downloads.acquire() => turn.expect("this semaphore is never closed"),
+            turns = turns => turns.expect("these semaphores are never closed"),
         };
-        let record = self.record();
         if record.stage != Stage::Filling {
             return Err(Error::Internal(format!("layer {} is filled", self.key.0)));
         }

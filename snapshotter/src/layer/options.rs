@@ -25,7 +25,7 @@ pub struct StoreOptions {
     pub index_v2: bool,
     /// Answers to range requests that are received at a time, on the whole node.
     pub max_fetches: usize,
-    /// Whole layers that are downloaded at a time, on the whole node.
+    /// Whole layers that are downloaded at a time from one host.
     pub eager_downloads: usize,
     /// Bytes of decoded spans that may be in memory at a time, on the whole node.
     pub memory_budget: u64,
