@@ -1,7 +1,7 @@
 //! Puts an image together: manifest and configuration (from containerd, else from the registry by digest), its index, and
 //! all zTOCs in one burst. Sizes come from the manifest: nothing is asked twice, and there is no HEAD request.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
@@ -26,6 +26,13 @@ const MAX_CONFIG_LEN: u64 = 8 << 20;
 
 /// Longest zTOC that is taken into memory, in bytes; the largest seen has 16 MB.
 const MAX_ZTOC_LEN: u64 = 256 << 20;
+
+/// Longest that all zTOCs of an image are together, in bytes: they are in memory until their layers are made. What goes
+/// beyond is left out, and its layers are filled in full.
+const MAX_ZTOCS_LEN: u64 = 256 << 20;
+
+/// Most layers of an image that is ours: overlayfs takes 500 lower directories.
+const MAX_LAYERS: usize = 500;
 
 /// zTOCs that are fetched at a time: all of nearly every image.
 const ZTOCS_AT_ONCE: usize = 32;
@@ -120,6 +127,9 @@ pub(super) async fn image(
     let Ok(manifest) = serde_json::from_slice::<Manifest>(&bytes) else {
         return Err(Unresolved::Ordinary("manifest-invalid"));
     };
+    if manifest.layers.len() > MAX_LAYERS {
+        return Err(Unresolved::Ordinary("manifest-layers"));
+    }
     // The index is looked for while the configuration is on its way.
     let (config, found) = tokio::join!(
         config(&*source, content, wanted, &manifest.config),
@@ -230,9 +240,23 @@ async fn ztocs(
     metrics: &Metrics,
     listed: impl Iterator<Item = &spandrel_soci::index::LayerZtoc>,
 ) -> Result<HashMap<Digest, (Descriptor, Option<Bytes>)>, Failure> {
-    let mut by_layer: HashMap<&Digest, &Descriptor> = HashMap::new();
-    for layer in listed {
-        by_layer.entry(&layer.layer).or_insert(&layer.ztoc);
+    // Two layers have two zTOCs: one that is named for both fits one of them at most. So each is fetched once.
+    let (mut layers, mut digests, mut total) = (HashSet::new(), HashSet::new(), 0_u64);
+    let mut by_layer: Vec<(&Digest, &Descriptor)> = Vec::new();
+    for listed in listed {
+        let (layer, descriptor) = (&listed.layer, &listed.ztoc);
+        if !layers.insert(layer) {
+            continue;
+        }
+        let sum = total.saturating_add(descriptor.size);
+        if sum > MAX_ZTOCS_LEN || !digests.insert(&descriptor.digest) {
+            let ztoc = &descriptor.digest;
+            warn!(%layer, %ztoc, sum, "a zTOC isn't fetched: the image's are too long, or it is another layer's");
+            metrics.error("ztoc-invalid");
+            continue;
+        }
+        total = sum;
+        by_layer.push((layer, descriptor));
     }
     let fetches: Vec<_> = by_layer
         .into_iter()

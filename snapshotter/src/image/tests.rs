@@ -146,6 +146,26 @@ async fn an_index_or_ztoc_that_is_absent_or_corrupt_means_full_layers() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_ztoc_is_fetched_once_whatever_it_is_named_for() {
+    let layers = (1..6).map(|seed| Listed::new(GZIP, &[seed; 2000], &[seed], Some(b"the same ztoc")));
+    let image = MemoryImage::new(layers.collect(), Version::V2);
+    let (images, metrics) = images(&image, MEMORY);
+    let found = images.resolve(&image.request(0)).await.expect("resolves");
+    assert_eq!(found.layers.iter().filter(|layer| layer.ztoc.is_some()).count(), 1);
+    assert_eq!(image.asked().len(), 4, "{:?}", image.asked());
+    assert_eq!(metrics.errors.get_or_create(&[("class", "ztoc-invalid")]).get(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_of_too_many_layers_is_left_to_containerd() {
+    let layers = (0..501_u32).map(|seed| Listed::new(GZIP, &seed.to_le_bytes(), &seed.to_le_bytes(), None));
+    let image = MemoryImage::new(layers.collect(), Version::V2);
+    let (images, _) = images(&image, MEMORY);
+    let found = images.resolve(&image.request(0)).await;
+    assert!(matches!(found, Err(Unresolved::Ordinary("manifest-layers"))), "{found:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_makes_no_sense_is_left_to_containerd() {
     let image = image(Version::V2);
     let (images, _) = images(&image, MEMORY);
