@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use spandrel_ztoc::tar::{TarRules, TarWalk};
 use spandrel_ztoc::{Entry, Ztoc};
 
-use super::limits::MAX_HEADER_LEN;
+use super::limits::{MAX_CROSSING_LEN, MAX_HEADER_LEN};
 
 const BLOCK: u64 = 512;
 
@@ -70,6 +70,14 @@ impl Headers {
             }
             regions.push(Region { start, end: entry.offset, size: entry.size, hash: hash(entry) });
             start = entry.offset.saturating_add(entry.size).next_multiple_of(BLOCK);
+        }
+        let crossing = regions.iter().filter(|region| {
+            let after = ztoc.checkpoints.partition_point(|at| at.uncompressed_offset <= region.start);
+            ztoc.checkpoints.get(after).is_some_and(|at| at.uncompressed_offset < region.end)
+        });
+        let crossing: u64 = crossing.map(|region| region.end - region.start).sum();
+        if crossing > MAX_CROSSING_LEN {
+            return Err(format!("{crossing} bytes of headers lie across the borders of spans"));
         }
         let tail = start..ztoc.uncompressed_size.max(start);
         Ok(Self { regions, tail, pieces: Mutex::default() })

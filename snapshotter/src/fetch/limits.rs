@@ -28,6 +28,10 @@ pub(super) const CORRUPT_TRIES: u32 = 2;
 /// Unit in which memory is counted, in bytes: a semaphore counts in 32 bits.
 pub(super) const MEMORY_UNIT: u64 = 4096;
 
-/// Longest tar header with its extensions that is compared with an index, in bytes. The tar walk has limits of its own
-/// that are narrower; this one keeps pieces of headers in memory within reason.
-pub(super) const MAX_HEADER_LEN: u64 = 4 << 20;
+/// Longest tar header with its extensions that is compared with an index, in bytes: long names, and attributes that a file
+/// system can hold. A layer with a longer one is filled in full.
+pub(super) const MAX_HEADER_LEN: u64 = 64 << 10;
+
+/// Most bytes of a layer's headers that lie across the borders of spans: pieces of them are kept in memory until the rest
+/// comes. A border is in a header of 1 or 2 KiB now and then. A layer with more is filled in full.
+pub(super) const MAX_CROSSING_LEN: u64 = 8 << 20;

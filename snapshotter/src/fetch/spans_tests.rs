@@ -303,6 +303,25 @@ async fn an_index_that_leaves_out_the_end_is_found_out_when_that_comes() {
     assert!(honest.compare_all(&layer.ztoc.entries[..2]).is_err());
 }
 
+#[test]
+fn headers_that_would_fill_the_memory_are_refused() {
+    let mut ztoc = layer().ztoc;
+    ztoc.entries[1].offset += 64 << 10;
+    assert!(Headers::new(&ztoc).is_err(), "a header of over 64 KiB");
+
+    let mut ztoc = layer().ztoc;
+    let (entry, at) = (ztoc.entries[0].clone(), ztoc.checkpoints[0]);
+    let place = |index: u64| index * (60 << 10);
+    ztoc.entries = (1..200).map(|index| Entry { offset: place(index), size: 0, ..entry.clone() }).collect();
+    ztoc.uncompressed_size = place(200);
+    assert!(Headers::new(&ztoc).is_ok());
+    // A border in each.
+    ztoc.checkpoints = (0..200)
+        .map(|index| spandrel_ztoc::Checkpoint { uncompressed_offset: place(index) + index.min(1), ..at })
+        .collect();
+    assert!(Headers::new(&ztoc).is_err());
+}
+
 #[tokio::test]
 async fn an_honest_index_passes_also_where_headers_lie_in_two_spans() {
     // Many small files: some header lies across the border of two spans.

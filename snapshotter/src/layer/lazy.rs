@@ -128,6 +128,15 @@ pub(super) fn tree(dir: &Path, record: &Record) -> Result<Tree, Error> {
         .map_err(|error| Error::Corrupt(format!("{}: {error}", path.display())))
 }
 
+/// Length of the zTOC in `dir`, in bytes.
+///
+/// # Errors
+/// When there is none.
+pub(super) fn ztoc_len(dir: &Path) -> Result<u64, Error> {
+    let path = dir.join(ZTOC);
+    std::fs::metadata(&path).map(|found| found.len()).map_err(|e| files::failed("look at", &path, &e))
+}
+
 /// Opens the files in `dir`.
 ///
 /// # Errors

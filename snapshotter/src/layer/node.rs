@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use spandrel_registry::{Digest, Repository};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::task::TaskTracker;
 
 use super::options::StoreOptions;
@@ -19,6 +19,9 @@ pub(crate) type Sources = Arc<dyn Fn(&Repository, &Digest) -> Arc<dyn BlobSource
 /// Hosts that may have all their downloads under way at a time: a node's images are from fewer, and one that is slow then
 /// holds up its own images only.
 const HOSTS: usize = 4;
+
+/// MiB of zTOCs that are decoded and made into tables at a time: a hostile one becomes some 30 times as long in memory.
+const BUILD_UNITS: u32 = 16;
 
 /// The shared parts.
 pub(crate) struct Node {
@@ -35,6 +38,8 @@ pub(crate) struct Node {
     pub downloads: Semaphore,
     pub host_downloads: Turns,
     pub repository_downloads: Turns,
+    /// Turns of decoding zTOCs, by their length in MiB.
+    building: Semaphore,
     /// Work that goes on by itself.
     pub tasks: TaskTracker,
 }
@@ -69,6 +74,7 @@ impl Node {
             ),
             host_downloads: Turns::new(options.eager_downloads),
             repository_downloads: Turns::new((options.eager_downloads * 3).div_ceil(4)),
+            building: Semaphore::new(BUILD_UNITS as usize),
             tasks,
             options,
             device,
@@ -76,5 +82,11 @@ impl Node {
             metrics,
             sources,
         })
+    }
+
+    /// Waits for the turn to decode a zTOC of `len` bytes; a very long one has it alone.
+    pub(crate) async fn building(&self, len: u64) -> SemaphorePermit<'_> {
+        let units = u32::try_from(len >> 20).unwrap_or(u32::MAX).clamp(1, BUILD_UNITS);
+        self.building.acquire_many(units).await.expect("this semaphore is never closed")
     }
 }

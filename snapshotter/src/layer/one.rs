@@ -238,6 +238,11 @@ impl Layer {
         }
         let (dir, record, node) = (self.dir.clone(), self.record(), Arc::clone(&self.node));
         let source = (self.node.sources)(&record.repository(), &record.digest);
+        let len = blocking({
+            let dir = self.dir.clone();
+            move || lazy::ztoc_len(&dir)
+        });
+        let _turn = self.node.building(len.await?).await;
         let spans = blocking(move || lazy::open(&dir, &record, source, Arc::clone(&node.fetch))).await?;
         if self.stop.is_cancelled() {
             spans.close();

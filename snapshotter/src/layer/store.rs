@@ -176,6 +176,7 @@ impl Inner {
         let mut record = record(image, layer);
         record.ztoc = Some(digest.clone());
         let dir = self.dir.join(&key.0);
+        let _turn = self.node.building(bytes.len() as u64).await;
         let made = blocking(move || {
             empty(&dir)?;
             let made = lazy::create(&dir, &bytes, &mut record);

@@ -237,7 +237,7 @@ async fn lie(version: Version) {
     let bench = Bench::new(dir.path(), image, &blobs);
     bench.store.restore(std::slice::from_ref(&key)).await.expect("restores");
     assert!(matches!(bench.store.check(&key).await, Err(Error::Corrupt(_))));
-    assert!(matches!(bench.store.mount(&key, &target).await, Err(Error::Corrupt(_))));
+    assert!(matches!(bench.store.mount(&key, None, &target).await, Err(Error::Corrupt(_))));
 }
 
 #[tokio::test(flavor = "multi_thread")]
