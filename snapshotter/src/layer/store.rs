@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use spandrel_soci::source::{ImageSource, RegistrySource as ImageRegistry};
+use tokio::sync::OwnedSemaphorePermit;
 use tracing::{debug, info, warn};
 
 use super::lazy::{self, Unfit};
@@ -19,14 +20,11 @@ pub use super::options::{Parts, StoreOptions};
 use super::record::{Record, Stage};
 use super::{LayerKey, LayerRequest, Layers, Prepared, Ready, Report, Usage, files};
 use crate::Error;
-use crate::fetch::{BlobSource, RegistrySource, blocking};
+use crate::fetch::{BlobSource, RegistrySource, Turns, blocking};
 use crate::image::{
     Content, Image, ImageLayer, ImageOptions, ImageSources, Images, LayerZtoc, Plan, Unresolved, decide,
 };
 use crate::mounter::is_mount_point;
-
-/// How many locks layers are spread over: one is held while a layer is made or deleted.
-const GATES: usize = 64;
 
 /// Longest that a shutdown waits for downloads and writes to stop: they look for it at every piece.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(10);
@@ -44,7 +42,9 @@ struct Inner {
     node: Arc<Node>,
     images: Images,
     layers: Mutex<HashMap<LayerKey, Arc<Layer>>>,
-    gates: [tokio::sync::Mutex<()>; GATES],
+    /// One for each layer that is being made or deleted: that may take a registry's or a disk's time, and none waits for
+    /// another layer's.
+    gates: Turns,
 }
 
 /// A layer that can be used, or a reason for the metric why containerd is to unpack it.
@@ -82,13 +82,7 @@ impl LayerStore {
     pub(super) fn with(node: Arc<Node>, images: Images) -> Result<Arc<Self>, Error> {
         let dir = node.options.root.join("layers");
         fs::create_dir_all(&dir).map_err(|e| files::failed("make", &dir, &e))?;
-        let inner = Inner {
-            dir,
-            node,
-            images,
-            layers: Mutex::default(),
-            gates: std::array::from_fn(|_| tokio::sync::Mutex::default()),
-        };
+        let inner = Inner { dir, node, images, layers: Mutex::default(), gates: Turns::new(1) };
         Ok(Arc::new(Self { inner: Arc::new(inner) }))
     }
 
@@ -126,8 +120,8 @@ impl Inner {
         self.find(key).ok_or_else(|| Error::NotFound(format!("layer {}", key.0)))
     }
 
-    async fn gate(&self, key: &LayerKey) -> tokio::sync::MutexGuard<'_, ()> {
-        self.gates[crc32fast::hash(key.0.as_bytes()) as usize % GATES].lock().await
+    async fn gate(&self, key: &LayerKey) -> OwnedSemaphorePermit {
+        self.gates.of(&key.0).acquire_owned().await.expect("this semaphore is never closed")
     }
 
     /// Makes the layer at `position` of `image` one of ours, unless it is. It may still have to be filled.
