@@ -263,24 +263,30 @@ impl Layer {
             return;
         }
         let mut backoff = MIN_VERIFY_BACKOFF;
-        let whole = async {
-            loop {
+        loop {
+            let whole = async {
                 spans.completed().await;
                 let source = (self.node.sources)(&record.repository(), &record.digest);
-                let verdict = match verify::whole_stream(spans, &record, source).await {
-                    Ok(verdict) => self.record_verdict(verdict).await,
-                    Err(error) => Err(error),
-                };
-                let Err(error) = verdict else { return };
-                warn!(layer = self.key.0, %error, ?backoff, "the complete stream can't be checked yet");
-                tokio::time::sleep(backoff).await;
-                backoff = (backoff * 2).min(MAX_VERIFY_BACKOFF);
+                verify::whole_stream(spans, &record, source).await
+            };
+            let verdict = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return,
+                verdict = whole => verdict,
+            };
+            // Not broken off by a stop: the file would be written on after the gate was let go.
+            let recorded = match verdict {
+                Ok(verdict) => self.record_verdict(verdict).await,
+                Err(error) => Err(error),
+            };
+            let Err(error) = recorded else { return };
+            warn!(layer = self.key.0, %error, ?backoff, "the complete stream can't be checked yet");
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return,
+                () = tokio::time::sleep(backoff) => {}
             }
-        };
-        tokio::select! {
-            biased;
-            () = self.stop.cancelled() => {}
-            () = whole => {}
+            backoff = (backoff * 2).min(MAX_VERIFY_BACKOFF);
         }
     }
 
