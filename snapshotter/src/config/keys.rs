@@ -121,8 +121,8 @@ const KEYS: &[Key] = &[
         "fetch",
         "downloads",
         "8",
-        "Whole layers (small, or without an index) downloaded at once.",
-        "Inflating one layer keeps a core busy; demand for single spans goes first.",
+        "Whole layers (small, or without an index) downloaded at once from one registry; from all of them four times as many.",
+        "Inflating one layer keeps a core busy; demand for single spans goes first, and no registry holds up the layers of another.",
     ),
     key(
         "fetch",
