@@ -17,6 +17,8 @@ pub mod node;
 pub mod probe;
 pub mod root;
 pub mod service;
+#[cfg(test)]
+mod small_disk;
 pub mod snapshots;
 
 pub use error::Error;

@@ -7,6 +7,7 @@ use tokio::sync::Semaphore;
 
 use super::*;
 use crate::fetch::testing::{Fault, indexed, noise, tar};
+use crate::small_disk::SmallDisk;
 
 fn layer() -> TestLayer {
     indexed(tar(&[("etc/hosts", 100), ("bin/big", 2_000_000)]), 64 << 10)
@@ -228,4 +229,38 @@ async fn a_layer_with_nothing_in_it_is_an_empty_directory() {
             bench.store.remove(&key).await.expect("goes");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_full_disk_it_fails_and_says_so_and_is_filled_when_there_is_room() {
+    if disk().is_none() {
+        return;
+    }
+    // A journal and the layer's 2 MB have room in it.
+    let Some(small) = SmallDisk::new(24 << 20) else { return };
+    let root = small.path().join("root");
+    let layer = layer();
+    let (image, blobs) = packed("application/vnd.oci.image.layer.v1.tar+gzip", &layer, layer.blob.clone());
+    let blob = bench_blob(&blobs);
+    let gate = Arc::new(Semaphore::new(0));
+    blob.next([Fault::Hold(Arc::clone(&gate))]);
+    let bench = Bench::new(&root, Arc::clone(&image), &blobs);
+    let key = bench.prepare(&image, 0).await;
+    blob.requested(1).await;
+    small.fill();
+    gate.add_permits(1);
+    let failed = bench.store.ready(&key).await;
+    assert!(matches!(&failed, Err(Error::NoSpace(text)) if text.contains("No space left")), "{failed:?}");
+    assert!(bench.errors("no-space") > 0);
+    small.empty();
+    assert_eq!(bench.store.ready(&key).await, Ok(Ready::Mountable));
+    let target = bench.mount(&key).await;
+    assert!(contents(target.join("bin/big")).await.expect("reads") == noise(2, 2_000_000));
+    bench.store.unmount(&key, &target).await.expect("unmounts");
+    bench.store.remove(&key).await.expect("goes");
+}
+
+/// The only blob of a test.
+fn bench_blob(blobs: &Blobs) -> Arc<Blob> {
+    Arc::clone(blobs.lock().expect("not poisoned").values().next().expect("one"))
 }

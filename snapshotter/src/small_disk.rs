@@ -1,0 +1,58 @@
+//! For tests: a small ext4 of its own, to be filled up.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::Command;
+
+use rustix::mount::UnmountFlags;
+use spandrel_fixtures::require;
+use tempfile::TempDir;
+
+/// A file system in a file, unmounted at the end.
+pub(crate) struct SmallDisk(TempDir);
+
+impl SmallDisk {
+    /// One of `len` bytes; `None` where this machine can't.
+    pub(crate) fn new(len: u64) -> Option<Self> {
+        if !require::root() {
+            return None;
+        }
+        let (mkfs, mount) = (require::program("mkfs.ext4")?, require::program("mount")?);
+        let dir = tempfile::tempdir().expect("tempdir");
+        let image = dir.path().join("image");
+        File::create(&image).and_then(|file| file.set_len(len)).expect("an image");
+        fs::create_dir(dir.path().join("disk")).expect("mkdir");
+        let run = |command: &mut Command| {
+            let output = command.output().expect("it runs");
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        };
+        run(Command::new(mkfs).args(["-q", "-F", "-m", "0"]).arg(&image));
+        run(Command::new(mount).args(["-o", "loop"]).arg(&image).arg(dir.path().join("disk")));
+        Some(Self(dir))
+    }
+
+    /// Where it is mounted.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.0.path().join("disk")
+    }
+
+    /// Fills it to the last byte.
+    pub(crate) fn fill(&self) {
+        let mut file = File::create(self.path().join("filler")).expect("a file");
+        for len in [1 << 20, 4096, 1] {
+            while file.write_all(&vec![1; len]).and_then(|()| file.sync_data()).is_ok() {}
+        }
+    }
+
+    /// Makes room again.
+    pub(crate) fn empty(&self) {
+        fs::remove_file(self.path().join("filler")).expect("removed");
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(self.path(), UnmountFlags::DETACH);
+    }
+}
