@@ -1,3 +1,5 @@
+//! Tests of docker's configuration and its helpers: files and little programs in a folder of each test's own.
+
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::time::Instant;

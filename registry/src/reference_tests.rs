@@ -1,3 +1,5 @@
+//! Tests of references: what docker accepts, refuses and makes of short names.
+
 use proptest::prelude::*;
 
 use super::*;

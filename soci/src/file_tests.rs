@@ -1,3 +1,5 @@
+//! Tests of reading a single file out of a layer: links, ranges, and layers that lie.
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use spandrel_ztoc::build::{BuildOptions, build};

@@ -1,3 +1,5 @@
+//! Tests of finding an index: label, annotation, referrers, and what each failure means.
+
 use spandrel_registry::{ErrorKind, media_type};
 
 use super::*;

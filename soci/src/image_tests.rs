@@ -1,3 +1,5 @@
+//! Tests of what a reference leads to: manifests, indexes, platforms, and what is no image.
+
 use serde_json::json;
 
 use super::*;

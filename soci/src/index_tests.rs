@@ -1,3 +1,5 @@
+//! Tests of index manifests: SOCI's own, byte for byte, and hostile ones.
+
 use std::path::Path;
 
 use proptest::prelude::*;

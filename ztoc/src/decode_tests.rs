@@ -1,3 +1,5 @@
+//! Tests of decoding single spans: every bit offset, members that end within, and bytes that are cut or wrong.
+
 use super::*;
 use crate::prefix::Bits;
 

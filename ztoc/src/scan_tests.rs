@@ -1,3 +1,5 @@
+//! Tests of the scan: where checkpoints lie, and gzip streams that are broken.
+
 use std::path::Path;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Tests of span arithmetic: which spans hold a range, and checkpoints that tile no stream.
+
 use super::*;
 
 const KIB: u64 = 1024;

@@ -1,3 +1,5 @@
+//! Tests of the stream reader: members, frames, padding, and blobs that are cut or wrong.
+
 use std::path::Path;
 
 use super::*;

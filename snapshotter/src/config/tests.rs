@@ -1,3 +1,5 @@
+//! Tests of the configuration: files, flags over files, and the documentation that is made from the keys.
+
 use super::*;
 
 fn check(text: &str) -> Result<Config, ConfigError> {

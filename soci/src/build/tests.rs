@@ -1,3 +1,5 @@
+//! Tests of building indexes: of images in memory, and beside what SOCI's own tool made of the same.
+
 use std::io::Write as _;
 use std::sync::Mutex;
 

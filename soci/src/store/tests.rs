@@ -1,3 +1,5 @@
+//! Tests of the tool's store: what is kept, found again and removed, also by several at once.
+
 use std::time::Duration;
 
 use super::*;

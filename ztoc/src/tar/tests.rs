@@ -1,3 +1,5 @@
+//! Tests of the tar walk: every kind of entry, every way to cut the stream, and what is refused by which rules.
+
 use super::*;
 use crate::model::Timestamp;
 

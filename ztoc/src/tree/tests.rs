@@ -1,3 +1,5 @@
+//! Tests of the inode tree: what odd sequences of entries mean.
+
 use super::*;
 use crate::limits::{MAX_LINK_LEN, MAX_NAME_LEN, MAX_PATH_LEN};
 use crate::model::EntryKind::{self, Block, Char, Directory, Fifo, Hardlink, Regular, Symlink};
