@@ -1,19 +1,26 @@
-//! Points in time as RFC 3339 text, in UTC and whole seconds: what annotations of images have.
+//! Points in time as RFC 3339 text, in UTC: what annotations of images have. To the nanosecond, since of two indexes made
+//! within a second one is the newer.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const DAY: u64 = 24 * 60 * 60;
 
-/// `time` as `2026-11-24T23:39:00Z`; what lies before 1970 becomes 1970.
+/// Digits of a fraction that count: nanoseconds, all that a [`SystemTime`] holds.
+const FRACTION: usize = 9;
+
+/// `time` as `2026-11-24T23:39:00Z`, with as many digits of a fraction as it takes; what lies before 1970 becomes 1970.
 pub fn to_rfc3339(time: SystemTime) -> String {
-    let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let seconds = since.as_secs();
     let (year, month, day) = date(seconds / DAY);
     let rest = seconds % DAY;
     let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    let fraction = format!(".{:0FRACTION$}", since.subsec_nanos());
+    let fraction = fraction.trim_end_matches('0').trim_end_matches('.');
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z")
 }
 
-/// The time that `text` says, if it says one in UTC (with `Z`) from 1970 on; a fraction is dropped.
+/// The time that `text` says, if it says one in UTC (with `Z`) from 1970 on; less than a nanosecond is dropped.
 pub fn from_rfc3339(text: &str) -> Option<SystemTime> {
     let bytes = text.as_bytes();
     let form = b"0000-00-00T00:00:00";
@@ -24,11 +31,8 @@ pub fn from_rfc3339(text: &str) -> Option<SystemTime> {
             .all(|(want, got)| if *want == b'0' { got.is_ascii_digit() } else { want == got });
     let rest = text.get(form.len()..)?;
     let fraction = rest.strip_suffix('Z')?;
-    let fraction_fits = fraction.is_empty()
-        || fraction
-            .strip_prefix('.')
-            .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()));
-    if !fits || !fraction_fits {
+    let nanos = if fraction.is_empty() { 0 } else { nanos(fraction.strip_prefix('.')?)? };
+    if !fits {
         return None;
     }
     let number = |range: std::ops::Range<usize>| text.get(range)?.parse::<u64>().ok();
@@ -45,7 +49,15 @@ pub fn from_rfc3339(text: &str) -> Option<SystemTime> {
         return None;
     }
     let seconds = days(year, month, day) * DAY + hour * 3600 + minute * 60 + second;
-    UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+    UNIX_EPOCH.checked_add(Duration::new(seconds, nanos))
+}
+
+/// The nanoseconds that the digits after a point say.
+fn nanos(digits: &str) -> Option<u32> {
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    format!("{digits:0<FRACTION$}").get(..FRACTION)?.parse().ok()
 }
 
 /// Year, month and day that lie `days` after 1970-01-01. Years are counted from March, so that the leap day ends one, in
@@ -86,8 +98,11 @@ mod tests {
             assert_eq!(to_rfc3339(time), text);
             assert_eq!(from_rfc3339(text), Some(time));
         }
-        let time = UNIX_EPOCH + Duration::from_secs(1);
-        assert_eq!(from_rfc3339("1970-01-01T00:00:01.999Z"), Some(time));
+        let time = UNIX_EPOCH + Duration::from_millis(1999);
+        for text in ["1970-01-01T00:00:01.999Z", "1970-01-01T00:00:01.9990000009Z"] {
+            assert_eq!(from_rfc3339(text), Some(time), "{text}");
+        }
+        assert_eq!(to_rfc3339(time), "1970-01-01T00:00:01.999Z");
         for text in [
             "",
             "Z",
@@ -95,6 +110,8 @@ mod tests {
             "2024-13-01T00:00:00Z",
             "2024-01-01T00:00:00",
             "2024-01-01T00:00:00.Z",
+            "2024-01-01T00:00:00.5xZ",
+            "2024-01-01T00:00:00é5Z",
             "2024-01-01 00:00:00Z",
             "2024-01-0éT00:00:0Z",
         ] {
@@ -104,8 +121,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(seconds in 0u64..253_402_300_800) {
-            let time = UNIX_EPOCH + Duration::from_secs(seconds);
+        fn what_is_written_is_read(seconds in 0u64..253_402_300_800, nanos in 0u32..1_000_000_000) {
+            let time = UNIX_EPOCH + Duration::new(seconds, nanos);
             prop_assert_eq!(from_rfc3339(&to_rfc3339(time)), Some(time));
         }
 

@@ -78,7 +78,7 @@ fn what_is_kept_comes_back_the_newest_first() {
             version: Version::V1,
             image: "r.example/two:1".to_owned(),
             image_digest: Some(Digest::sha256(b"image")),
-            platform: arm,
+            platform: arm.clone(),
             created: at(2000),
         }
     );
@@ -98,6 +98,9 @@ fn what_is_kept_comes_back_the_newest_first() {
     let want =
         [(3000, "one"), (2000, "two"), (1, "three")].map(|(s, name)| (at(s), format!("r.example/{name}:1")));
     assert_eq!(created, want);
+    // And within a second.
+    store.add(&two, &image("two"), &arm, at(3000) + Duration::from_nanos(1)).unwrap();
+    assert_eq!(store.list().unwrap()[0].digest, two.digest);
 }
 
 #[test]
