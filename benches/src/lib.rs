@@ -1,2 +1,6 @@
-//! Where benchmarks go: start-up, file system, index, and the criterion ones beside what a user would otherwise call. There are
-//! none yet; `./dev demo` is the one measurement so far.
+//! The instrument that says how much sooner a program is ready, and what that costs: start-up, file system, index and
+//! scale, side by side with what people would use instead.
+//!
+//! `results` is what a run leaves, and all that `report` (the program) makes docs/benchmarks.md from.
+
+pub mod results;

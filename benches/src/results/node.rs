@@ -1,0 +1,45 @@
+//! What `bench-node` measures: a node with very many images.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Cell, Outcome};
+
+/// One look at the node. [`Cell::workload`] is the question: `images:200`, `starts:16`, `restart`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Value {
+    /// Which one.
+    #[serde(flatten)]
+    pub cell: Cell,
+    /// How many images were mounted.
+    pub images: usize,
+    /// How many distinct layers they have.
+    pub layers: usize,
+    /// What was measured.
+    pub outcome: Outcome<Node>,
+}
+
+impl super::Value for Value {
+    fn cell(&self) -> &Cell {
+        &self.cell
+    }
+}
+
+/// A node as it was found.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    /// Seconds by what they were needed for, one value for each container or restart: `start` (RunPodSandbox until
+    /// ready), `pull`, `restart` (until the daemon answers).
+    pub seconds: BTreeMap<String, Vec<f64>>,
+    /// Resident memory of the snapshotter's processes in bytes.
+    pub memory: u64,
+    /// File descriptors that they hold.
+    pub descriptors: u64,
+    /// Their threads.
+    pub threads: u64,
+    /// Mounts on the node.
+    pub mounts: u64,
+    /// CPU seconds that the snapshotter's processes needed for the question.
+    pub cpu: f64,
+}
