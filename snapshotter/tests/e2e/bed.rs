@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use spandrel_fixtures::cri::Cri;
 use spandrel_fixtures::image::{Image, pause};
 use spandrel_fixtures::layer::{Entry, Layer, TarBuilder};
 use spandrel_fixtures::peers::{Containerd, DockerRegistry, Version};
@@ -10,7 +11,6 @@ use spandrel_fixtures::process::Process;
 use spandrel_fixtures::random::Random;
 use spandrel_fixtures::require;
 
-use super::cri::Cri;
 use super::daemon::{PROGRAM, Place, get};
 
 /// Name of the snapshotter in containerd.

@@ -3,12 +3,12 @@
 
 use std::time::{Duration, Instant};
 
+use spandrel_fixtures::cri::Cri;
 use spandrel_fixtures::image::busybox;
 use spandrel_fixtures::peers::Version;
 use spandrel_fixtures::scripted::{Fault, Gate, Kind, Rule, ScriptedRegistry};
 
 use super::bed::{Bed, content, large_layer, sha256};
-use super::cri::Cri;
 
 const LEN: usize = 200_000;
 

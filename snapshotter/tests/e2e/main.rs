@@ -3,7 +3,6 @@
 
 mod bed;
 mod busy;
-mod cri;
 #[path = "../common/daemon.rs"]
 mod daemon;
 mod failures;

@@ -5,12 +5,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::mount::{UnmountFlags, unmount};
+use spandrel_fixtures::cri::{Container, Cri};
 use spandrel_fixtures::image::busybox;
 use spandrel_fixtures::layer::{Entry, Layer, TarBuilder};
 use spandrel_fixtures::peers::Version;
 
 use super::bed::{Bed, content, large_layer, sha256};
-use super::cri::{Container, Cri};
 
 const LEN: usize = 200_000;
 
