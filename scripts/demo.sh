@@ -22,7 +22,7 @@ demo() {
     cargo build --release -p spandrel-cli -p spandrel-snapshotter -p spandrel-fixtures --bins
 
     local image
-    image=$SPANDREL_CACHE/images/python-$(sha256sum <fixtures/images/python.sh | cut -c 1-12)
+    image=$SPANDREL_CACHE/images/python-$(cat fixtures/images/{python,lib}.sh | sha256sum | cut -c 1-12)
     if [ ! -e "$image/index.json" ]; then
         say "making the image: Debian, Python, numpy, pandas (kept in $image)"
         locked make_image "$image"

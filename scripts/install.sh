@@ -16,6 +16,8 @@ readonly DEMO_PACKAGES=(
     containerd:containerd runc:runc docker-registry # both starts
     mmdebstrap python3-pip pigz attr skopeo         # the image
 )
+# Making the benchmarks' images (benches/workloads).
+readonly BENCH_PACKAGES=(mmdebstrap pigz attr python3-pip npm:npm)
 
 # The releases that newer peers are taken from, when this machine's own has an older one.
 readonly CONTAINERD_RELEASE=forky CONTAINERD_AT_LEAST=2.1
