@@ -1,0 +1,162 @@
+//! The figures as they are today. Whoever changes one changes it here, in the same commit, and the change is there to be seen.
+//! Where a figure isn't good yet its line says what would be.
+
+use spandrel_fixtures::scripted::Kind::{self, Blob, BlobRange, Manifest, Referrers, Resolve};
+use spandrel_soci::index::Version;
+
+use super::node::{PLAIN, Way};
+use super::sheet::{Bounds, Figure};
+
+/// Requests until the first byte of a file.
+#[derive(Debug)]
+pub struct Start {
+    /// Of what.
+    pub what: &'static str,
+    /// How many layers the image has, all of them lazy.
+    pub layers: u64,
+    /// How it gets here.
+    pub way: Way,
+    /// Requests by kind. A round begins when all of the one before have been answered, so there are as many as the longest
+    /// chain of requests is long.
+    pub rounds: &'static [&'static [(Kind, u64)]],
+}
+
+const V1: Way = Way { version: Version::V1, ..PLAIN };
+
+/// From the first Prepare to the first byte of a small file in the lowest layer, read through the container's mount.
+///
+/// What the rounds are: (v1 only: the list of referrers;) the index; all zTOCs; the file's span. A redirect doubles those of
+/// blobs. Better would be: the span asked for, or at least its redirect followed, while the zTOCs are on their way (one or two
+/// rounds fewer); a zTOC only for a layer that is read (31 requests fewer), or all of them in one blob.
+pub const STARTS: &[Start] = &[
+    Start {
+        what: "1 layer, index v2",
+        layers: 1,
+        way: PLAIN,
+        rounds: &[&[(Manifest, 1)], &[(Blob, 1)], &[(BlobRange, 1)]],
+    },
+    Start {
+        what: "32 layers, index v2",
+        layers: 32,
+        way: PLAIN,
+        rounds: &[&[(Manifest, 1)], &[(Blob, 32)], &[(BlobRange, 1)]],
+    },
+    Start {
+        what: "1 layer, index v1",
+        layers: 1,
+        way: V1,
+        rounds: &[&[(Referrers, 1)], &[(Manifest, 1)], &[(Blob, 1)], &[(BlobRange, 1)]],
+    },
+    Start {
+        what: "32 layers, index v1",
+        layers: 32,
+        way: V1,
+        rounds: &[&[(Referrers, 1)], &[(Manifest, 1)], &[(Blob, 32)], &[(BlobRange, 1)]],
+    },
+    Start {
+        what: "1 layer, index v2, redirects",
+        layers: 1,
+        way: Way { redirect: true, ..PLAIN },
+        rounds: &[&[(Manifest, 1)], &[(Resolve, 1)], &[(Blob, 1)], &[(Resolve, 1)], &[(BlobRange, 1)]],
+    },
+    Start {
+        what: "32 layers, index v2, redirects",
+        layers: 32,
+        way: Way { redirect: true, ..PLAIN },
+        rounds: &[&[(Manifest, 1)], &[(Resolve, 32)], &[(Blob, 32)], &[(Resolve, 1)], &[(BlobRange, 1)]],
+    },
+    Start {
+        what: "32 layers, index v1, redirects",
+        layers: 32,
+        way: Way { redirect: true, ..V1 },
+        rounds: &[
+            &[(Referrers, 1)],
+            &[(Manifest, 1)],
+            &[(Resolve, 32)],
+            &[(Blob, 32)],
+            &[(Resolve, 1)],
+            &[(BlobRange, 1)],
+        ],
+    },
+    Start {
+        what: "32 layers, index v2, without containerd's content",
+        layers: 32,
+        way: Way { containerd: false, ..PLAIN },
+        rounds: &[&[(Manifest, 1)], &[(Manifest, 1), (Blob, 1)], &[(Blob, 32)], &[(BlobRange, 1)]],
+    },
+];
+
+/// What comes of a layer for some reads.
+#[derive(Debug)]
+pub struct Fetch {
+    /// Which reads.
+    pub what: &'static str,
+    /// Bytes of the layer's blob, as they were sent.
+    pub bytes: u64,
+    /// Requests, of every kind.
+    pub requests: u64,
+}
+
+/// One span, a thousand times what is read. Better: less than a span, where what was read can be checked without the rest.
+pub const ONE_SMALL: Fetch = Fetch { what: "one file of 4 KiB", bytes: 4_260_100, requests: 1 };
+
+/// A span and a request for each.
+pub const TEN_SMALL: Fetch =
+    Fetch { what: "ten files of 4 KiB in ten other spans", bytes: 42_601_000, requests: 10 };
+
+/// The span that the file begins in, and nothing ahead of it.
+pub const LARGE_START: Fetch =
+    Fetch { what: "the first 4 KiB of a file of 64 MiB", bytes: 4_260_100, requests: 1 };
+
+/// All that is missing of it, one span for each request, each asked for when the reader has come to it: 15 requests in a
+/// chain. Better: spans ahead of a sequential reader, several of them in one request.
+pub const LARGE_WHOLE: Fetch = Fetch {
+    what: "all of the file of 64 MiB, the first span of which is there",
+    bytes: 63_360_633,
+    requests: 15,
+};
+
+/// From the disk.
+pub const LARGE_AGAIN: Fetch =
+    Fetch { what: "the file of 64 MiB again, not in the page cache", bytes: 0, requests: 0 };
+
+/// Two spans, and the last one a second time (3,719,223 bytes), for the padding behind the tar's end, which only the digest
+/// of the whole layer has in it. Better: that padding kept when the last span comes the first time.
+pub const THE_REST: Fetch =
+    Fetch { what: "all other files, until the layer is verified", bytes: 12_239_433, requests: 3 };
+
+/// A lookup, an open and a getattr for the layer's one device file. There can hardly be fewer.
+pub const MOUNT: Figure = Figure { what: "FUSE requests, start of a container of one layer", today: 3 };
+
+/// Names, attributes and directories are the kernel's own.
+pub const FIND: Figure = Figure { what: "FUSE requests, find with stat over 1,225 names", today: 0 };
+
+/// One read, of all of the file.
+pub const SMALL_COLD: Figure = Figure { what: "FUSE requests, a file of 4 KiB for the first time", today: 1 };
+
+/// From the page cache.
+pub const SMALL_WARM: Figure = Figure { what: "FUSE requests, the same file again", today: 0 };
+
+/// One for each MiB, and some until the kernel's read-ahead has its whole length. Not exact: EROFS puts at most 16 pieces of
+/// memory into one request, and how many pieces a window has depends on how large ones the kernel finds. With a read-ahead of
+/// the usual 128 KiB there would be 512 and more.
+pub const LARGE_COLD: Bounds =
+    Bounds { what: "FUSE requests, 64 MiB in sequence, nothing there", least: 64, most: 96 };
+
+/// From the page cache.
+pub const LARGE_WARM: Figure =
+    Figure { what: "FUSE requests, 64 MiB in sequence, in the page cache", today: 0 };
+
+/// As [`LARGE_COLD`]: whether the spans are there makes no difference.
+pub const LARGE_FILLED: Bounds =
+    Bounds { what: "FUSE requests, 64 MiB in sequence, on the disk", least: 64, most: 96 };
+
+/// A hole as long as the stream.
+pub const DISK_NONE: Figure = Figure { what: "bytes of a stream's file, nothing read", today: 0 };
+
+/// One span, in whole pages.
+pub const DISK_SMALL: Figure =
+    Figure { what: "bytes of a stream's file, 4 KiB of it read", today: 4_263_936 };
+
+/// The tar without the padding at its end, in whole pages. What the files hold is kept once, not in files of their own.
+pub const DISK_ALL: Figure = Figure { what: "bytes of a stream's file, all of it read", today: 122_986_496 };
