@@ -3,4 +3,5 @@
 //!
 //! `results` is what a run leaves, and all that `report` (the program) makes docs/benchmarks.md from.
 
+pub mod report;
 pub mod results;

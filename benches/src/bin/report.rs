@@ -1,0 +1,36 @@
+//! `report`: docs/benchmarks.md and its pictures from the files of benchmark runs; or their tables as text.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Parser;
+use spandrel_benches::report;
+
+/// Turns the results of benchmark runs into docs/benchmarks.md and its pictures.
+#[derive(Debug, Parser)]
+#[command(name = "report")]
+struct Arguments {
+    /// Result files, and folders of them (with causes.md, where somebody wrote it)
+    #[arg(required = true)]
+    results: Vec<PathBuf>,
+    /// The documentation's folder
+    #[arg(long, default_value = "docs")]
+    docs: PathBuf,
+    /// Print the tables as text and write no file
+    #[arg(long)]
+    print: bool,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let mut out = std::io::stdout().lock();
+    if arguments.print {
+        out.write_all(report::text(&arguments.results)?.as_bytes())?;
+        return Ok(());
+    }
+    for path in report::write(&arguments.results, &arguments.docs)? {
+        writeln!(out, "{}", path.display())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,113 @@
+//! Where Spandrel loses: every cell where another system's program was ready sooner.
+
+use super::{Cell, Starts};
+use crate::report::page::Page;
+use crate::report::stats::Stat;
+use crate::report::systems::OURS;
+use crate::report::table::Table;
+use crate::report::units::{ratio, seconds};
+use crate::results::start::Start;
+
+/// A cell in which another is sooner.
+#[derive(Debug, PartialEq)]
+struct Loss<'a> {
+    network: &'a str,
+    workload: &'a str,
+    other: &'a str,
+    ours: Stat,
+    theirs: Stat,
+}
+
+/// Writes the section.
+pub fn write(page: &mut Page, starts: &Starts<'_>) {
+    if !starts.groups.0.iter().any(|cell| cell.system == OURS) {
+        return;
+    }
+    page.heading(2, "Where Spandrel loses");
+    page.prose(
+        "Every cell where the median of Spandrel with lazy loading is later than another system's, the largest \
+         difference first. Where the repeats of either are further apart than the two medians, more repeats may turn it round.",
+    );
+    for (what, figure) in FIGURES {
+        let losses = losses(starts, figure);
+        let compared = pairs(starts).count();
+        if compared == 0 {
+            continue;
+        }
+        page.prose(format!("**{what}**: later in {} of {compared} comparisons.", losses.len()));
+        page.table(table(&losses));
+    }
+    let failed = failed(starts);
+    if !failed.is_empty() {
+        page.prose(format!("**Not ready at all**, where another was: {}.", failed.join(", ")));
+    }
+}
+
+type Figure = fn(&Start) -> f64;
+
+const FIGURES: [(&str, Figure); 2] = [
+    ("The first container on a fresh node", |start| start.ready),
+    ("A second container on the same node", |start| start.second_ready),
+];
+
+/// Our cells beside each other system's, where both have a figure.
+fn pairs<'s, 'a>(starts: &'s Starts<'a>) -> impl Iterator<Item = (&'s Cell<'a>, &'s Cell<'a>)> {
+    let cells = || starts.groups.0.iter().filter(|cell| !cell.measured.is_empty());
+    cells().filter(|cell| cell.system == OURS).flat_map(move |ours| {
+        let others = cells().filter(|cell| cell.system != OURS);
+        others
+            .filter(|other| (other.network, other.workload) == (ours.network, ours.workload))
+            .map(move |other| (ours, other))
+    })
+}
+
+fn losses<'a>(starts: &Starts<'a>, figure: Figure) -> Vec<Loss<'a>> {
+    let losses = pairs(starts).filter_map(|(cell, other)| {
+        let (ours, theirs) = (cell.stat(figure)?, other.stat(figure)?);
+        let (network, workload, other) = (cell.network, cell.workload, other.system);
+        (ours.median > theirs.median).then_some(Loss { network, workload, other, ours, theirs })
+    });
+    let mut losses: Vec<Loss<'_>> = losses.collect();
+    losses.sort_by(|a, b| {
+        let later = |loss: &Loss<'_>| loss.ours.median - loss.theirs.median;
+        let name = |loss: &Loss<'a>| (loss.network, loss.workload, loss.other);
+        later(b).total_cmp(&later(a)).then_with(|| name(a).cmp(&name(b)))
+    });
+    losses
+}
+
+fn table(losses: &[Loss<'_>]) -> Table {
+    let head = ["network", "workload", "against", "Spandrel", "the other", "later by", "", "spread"];
+    let mut table = Table::new(3, head);
+    for loss in losses {
+        let (ours, theirs) = (loss.ours, loss.theirs);
+        let spread = ours.spread().max(theirs.spread());
+        let larger = if ours.blurs(&theirs) { ", larger than the difference" } else { "" };
+        table.row([
+            loss.network.to_owned(),
+            loss.workload.to_owned(),
+            loss.other.to_owned(),
+            seconds(ours.median),
+            seconds(theirs.median),
+            seconds(ours.median - theirs.median),
+            ratio(ours.median, theirs.median),
+            format!("{}{larger}", seconds(spread)),
+        ]);
+    }
+    table
+}
+
+/// Cells in which every repeat of ours failed and another's didn't.
+fn failed(starts: &Starts<'_>) -> Vec<String> {
+    let none = starts.groups.0.iter().filter(|cell| cell.system == OURS && cell.measured.is_empty());
+    let others = |network: &str, workload: &str| {
+        starts
+            .groups
+            .0
+            .iter()
+            .any(|cell| (cell.network, cell.workload) == (network, workload) && !cell.measured.is_empty())
+    };
+    none.filter(|cell| others(cell.network, cell.workload))
+        .map(|cell| format!("{} at {}", cell.workload, cell.network))
+        .collect()
+}

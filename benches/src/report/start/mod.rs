@@ -1,0 +1,118 @@
+//! Starts: how soon programs are ready, what it took, where Spandrel loses.
+//!
+//! `tables` has the figures, `loses` the cells where another is sooner, `pictures` bars and dots. The density sweep
+//! (`density:PERCENT:ORDER`) is a workload like others, but its cells are points of curves: `density` has them.
+
+pub mod density;
+mod loses;
+mod pictures;
+mod tables;
+
+use anyhow::Result;
+
+use super::groups::{Group, Groups, names};
+use super::page::Page;
+use crate::results::start::{Image, Start, Value};
+use crate::results::{Plan, Run};
+
+/// Starts by cell, with the names of what was planned.
+#[derive(Debug)]
+pub struct Starts<'a> {
+    groups: Groups<'a, Value, Start>,
+    names: Plan,
+    absent: Vec<&'a str>,
+}
+
+/// One cell's.
+type Cell<'a> = Group<'a, Value, Start>;
+
+impl<'a> Starts<'a> {
+    /// Puts a run's values together.
+    pub fn of(run: &'a Run<Value>) -> Self {
+        Self {
+            groups: Groups::of(&run.values, |value| &value.outcome),
+            names: names(&run.plan, &run.values),
+            absent: run.absent.iter().map(|absent| absent.system.as_str()).collect(),
+        }
+    }
+
+    /// Workloads tried on this network that aren't points of the density sweep.
+    fn workloads(&self, network: &str) -> Vec<&str> {
+        let tried = self.names.workloads.iter().map(String::as_str);
+        tried.filter(|name| density::parse(name).is_none() && self.groups.tried(network, name)).collect()
+    }
+
+    /// The image of a workload, as any system had it.
+    fn image(&self, network: &str, workload: &str) -> Option<&'a Image> {
+        let cells = self.groups.0.iter().filter(|cell| cell.network == network && cell.workload == workload);
+        let images = cells.flat_map(|cell| &cell.values).map(|value| &value.image);
+        // A start that failed early may know nothing of it.
+        images.max_by_key(|image| (image.compressed, image.layers))
+    }
+
+    /// Place of a system among all, for its colour.
+    fn place(&self, system: &str) -> usize {
+        self.names.systems.iter().position(|name| name == system).unwrap_or_default()
+    }
+
+    /// What a table says where there is no figure.
+    fn without(&self, network: &str, workload: &str, system: &str) -> &'static str {
+        match self.groups.get(network, workload, system) {
+            Some(cell) if cell.failed() > 0 => "failed",
+            _ if self.absent.contains(&system) => "not there",
+            _ => "–",
+        }
+    }
+}
+
+/// Writes the sections about starts.
+///
+/// # Errors
+/// When a picture can't be drawn.
+pub fn write(page: &mut Page, run: &Run<Value>) -> Result<()> {
+    let starts = Starts::of(run);
+    for network in &starts.names.networks {
+        if starts.workloads(network).is_empty() {
+            continue;
+        }
+        page.heading(2, format!("Start at {network}"));
+        page.prose(
+            "Time from the call of PullImage to the line that means ready: median (least to greatest), and against \
+             containerd's overlayfs.",
+        );
+        page.table(tables::overview(&starts, network));
+        pictures::times(page, &starts, network)?;
+        page.heading(3, format!("In detail at {network}"));
+        page.table(tables::times(&starts, network));
+        page.heading(3, format!("What passed the network at {network}"));
+        page.prose(
+            "Until ready, medians. *chain*: the longest chain of requests each of which began after the one before had \
+             ended. *of the image*: bytes against the image's size in the registry. *30 s after*: bytes in the 30 s \
+             after ready, where that was measured.",
+        );
+        page.table(tables::network(&starts, network));
+        pictures::bytes(page, &starts, network)?;
+        page.heading(3, format!("What it took of the node at {network}"));
+        page.prose(
+            "Until ready, medians: CPU seconds and peak resident memory by role, bytes allocated on disk. containerd's \
+             includes unpigz, the shim's runc.",
+        );
+        page.table(tables::cost(&starts, network));
+    }
+    loses::write(page, &starts);
+    density::write(page, &starts)
+}
+
+/// Writes the picture of memory against layers, from starts and, where there are some, looks at a full node.
+///
+/// # Errors
+/// When the picture can't be drawn.
+pub fn memory(
+    page: &mut Page,
+    run: Option<&Run<Value>>,
+    node: Option<&Run<crate::results::node::Value>>,
+) -> Result<()> {
+    pictures::memory(page, run.map(Starts::of).as_ref(), node)
+}
+
+pub use tables::{layers, spread};

@@ -1,0 +1,63 @@
+//! Which systems there are: which is ours, which is what everybody has, and the colour of each.
+
+use plotters::style::RGBColor;
+
+/// containerd's own pull: what everybody has, and what others are compared with.
+pub const BASELINE: &str = "overlayfs";
+
+/// Spandrel as it is meant to be used, lazily.
+pub const OURS: &str = "spandrel";
+
+/// Colours that can be told from white, from near black and, by most who don't see all colours, from one another
+/// (they are close to Okabe and Ito's).
+const COLOURS: [(&str, RGBColor); 6] = [
+    (OURS, RGBColor(0x2F, 0x81, 0xF7)),
+    (BASELINE, RGBColor(0x7D, 0x85, 0x90)),
+    ("soci", RGBColor(0xD5, 0x5E, 0x00)),
+    ("spandrel-eager", RGBColor(0x00, 0x9E, 0x73)),
+    ("stargz", RGBColor(0xC8, 0x6F, 0xA0)),
+    ("soci-parallel", RGBColor(0xB0, 0x86, 0x0B)),
+];
+
+/// Of systems that have none of their own.
+const OTHERS: [RGBColor; 3] =
+    [RGBColor(0x8E, 0x6C, 0xD0), RGBColor(0xCF, 0x4A, 0x5C), RGBColor(0x3C, 0x96, 0xA8)];
+
+/// A system's colour; `place` is its place among all systems that are shown.
+pub fn colour(system: &str, place: usize) -> RGBColor {
+    let own = COLOURS.iter().find(|(name, _)| *name == system).map(|(_, colour)| *colour);
+    own.unwrap_or(OTHERS[place % OTHERS.len()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Contrast as WCAG 2 defines it.
+    fn contrast(a: RGBColor, b: RGBColor) -> f64 {
+        let linear = |channel: u8| {
+            let value = f64::from(channel) / 255.0;
+            if value <= 0.04045 { value / 12.92 } else { ((value + 0.055) / 1.055).powf(2.4) }
+        };
+        let light = |colour: RGBColor| {
+            0.2126 * linear(colour.0) + 0.7152 * linear(colour.1) + 0.0722 * linear(colour.2)
+        };
+        let (a, b) = (light(a), light(b));
+        (a.max(b) + 0.05) / (a.min(b) + 0.05)
+    }
+
+    #[test]
+    fn colours_stand_out_on_light_and_dark() {
+        let all = COLOURS.iter().map(|(_, colour)| *colour).chain(OTHERS);
+        for colour in all {
+            for paper in [RGBColor(0xFF, 0xFF, 0xFF), RGBColor(0x0D, 0x11, 0x17)] {
+                // WCAG 2 asks 3:1 of graphics.
+                assert!(
+                    contrast(colour, paper) >= 3.0,
+                    "{colour:?} on {paper:?}: {}",
+                    contrast(colour, paper)
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Several files of one kind.
+
+use super::sample::{cell, plan, run, started};
+use super::save;
+use crate::report::load::load;
+use crate::results::start::Value;
+use crate::results::{Absent, Outcome, Run};
+
+fn one(repeat: u32) -> Run<Value> {
+    run(
+        "start",
+        plan(&["python"], &["spandrel"], &["lan"], 3),
+        vec![started("python", "spandrel", repeat, 0.5, 2.0)],
+    )
+}
+
+#[test]
+fn runs_of_like_machines_are_put_together_each_value_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (first, mut second) = (one(1), one(2));
+    second.begun = "2026-01-02T00:00:00Z".to_owned();
+    second.machines[0].memory_mib += 3;
+    second.plan.workloads.push("redis".to_owned());
+    second.absent.push(Absent { system: "stargz".to_owned(), why: "no binaries".to_owned() });
+    save(dir.path(), "start-2.json", &first);
+    save(dir.path(), "start-1.json", &second);
+    // Named twice: as a file and by its folder.
+    let results = load(&[dir.path().to_owned(), dir.path().join("start-2.json")]).unwrap().start.unwrap();
+    assert_eq!(results.plan.workloads, ["python", "redis"]);
+    assert_eq!(results.absent, second.absent);
+    let repeats: Vec<_> =
+        results.values.iter().map(|value| (value.cell.repeat, value.cell.machine)).collect();
+    assert_eq!(repeats, [(1, 0), (2, 1)]);
+    assert_eq!(results.machines.len(), 2);
+    assert_eq!(results.begun, first.begun);
+}
+
+#[test]
+fn runs_of_machines_that_differ_are_refused_with_what_differs() {
+    let dir = tempfile::tempdir().unwrap();
+    let (first, mut second) = (one(1), one(2));
+    second.machines[0].cores = 64;
+    second.machines[0].versions.insert("containerd".to_owned(), "1.6.20".to_owned());
+    second.machines[0].versions.remove("soci");
+    save(dir.path(), "a.json", &first);
+    save(dir.path(), "b.json", &second);
+    let error = load(&[dir.path().to_owned()]).unwrap_err().to_string();
+    for part in ["cores: 2 / 64", "containerd: 2.1.4 / 1.6.20", "soci: 0.4.1 / not there", "`start`"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    assert!(!error.contains("kernel") && !error.contains("runc"), "{error}");
+}
+
+#[test]
+fn what_is_no_result_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let empty = load(&[dir.path().to_owned()]).unwrap_err().to_string();
+    assert!(empty.contains("there are no results"), "{empty}");
+    let mut odd = one(1);
+    odd.values.push(Value {
+        cell: cell("python", "spandrel", "lan", 2),
+        image: odd.values[0].image.clone(),
+        outcome: Outcome::Failed(String::new()),
+    });
+    odd.values[1].cell.machine = 7;
+    for (text, want) in [
+        ("{".to_owned(), "is no JSON"),
+        ("{}".to_owned(), "no result file"),
+        ("{\"kind\": \"dance\"}".to_owned(), "`dance`"),
+        ("{\"kind\": \"start\", \"format\": 99}".to_owned(), "not \"start\" in format"),
+        (serde_json::to_string(&odd).unwrap(), "names machine 7"),
+    ] {
+        let path = dir.path().join("odd.json");
+        std::fs::write(&path, text).unwrap();
+        let error = format!("{:#}", load(&[path]).unwrap_err());
+        assert!(error.contains(want), "{want}: {error}");
+    }
+}
