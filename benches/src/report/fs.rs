@@ -107,15 +107,10 @@ fn latencies<'g, 'a: 'g>(
             continue;
         }
         let cells = latencies.into_iter().map(|stat| match stat {
-            Some(stat) => short(stat.median),
+            Some(stat) => seconds(stat.median),
             None => "–".to_owned(),
         });
         table.row(std::iter::once((*test).clone()).chain(cells));
     }
     table
-}
-
-/// Seconds that may be very short: `84.0 µs`.
-fn short(value: f64) -> String {
-    if value < 0.001 { format!("{:.1} µs", value * 1e6) } else { seconds(value) }
 }

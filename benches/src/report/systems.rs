@@ -10,18 +10,19 @@ pub const OURS: &str = "spandrel";
 
 /// Colours that can be told from white, from near black and, by most who don't see all colours, from one another
 /// (they are close to Okabe and Ito's).
-const COLOURS: [(&str, RGBColor); 6] = [
+const COLOURS: [(&str, RGBColor); 7] = [
     (OURS, RGBColor(0x2F, 0x81, 0xF7)),
     (BASELINE, RGBColor(0x7D, 0x85, 0x90)),
     ("soci", RGBColor(0xD5, 0x5E, 0x00)),
     ("spandrel-eager", RGBColor(0x00, 0x9E, 0x73)),
     ("stargz", RGBColor(0xC8, 0x6F, 0xA0)),
+    ("soci-given", RGBColor(0x8E, 0x6C, 0xD0)),
     ("soci-parallel", RGBColor(0xB0, 0x86, 0x0B)),
 ];
 
 /// Of systems that have none of their own.
 const OTHERS: [RGBColor; 3] =
-    [RGBColor(0x8E, 0x6C, 0xD0), RGBColor(0xCF, 0x4A, 0x5C), RGBColor(0x3C, 0x96, 0xA8)];
+    [RGBColor(0x6B, 0x8E, 0x23), RGBColor(0xCF, 0x4A, 0x5C), RGBColor(0x3C, 0x96, 0xA8)];
 
 /// A system's colour; `place` is its place among all systems that are shown.
 pub fn colour(system: &str, place: usize) -> RGBColor {

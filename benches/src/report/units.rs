@@ -1,7 +1,13 @@
 //! How figures are written: seconds, bytes (decimal, as networks count), ratios.
 
-/// Seconds, in three digits or so: `45 ms`, `4.21 s`, `62.4 s`, `312 s`.
+/// Seconds, in three digits or so: `84.0 µs`, `45.1 ms`, `4.21 s`, `62.4 s`, `312 s`.
 pub fn seconds(value: f64) -> String {
+    if value == 0.0 {
+        return "0 s".to_owned();
+    }
+    if value < 0.001 {
+        return format!("{} µs", significant(value * 1e6));
+    }
     if value < 0.1 {
         return format!("{} ms", significant(value * 1000.0));
     }
@@ -85,6 +91,8 @@ mod tests {
     #[test]
     fn figures_have_three_digits_and_a_unit() {
         for (got, want) in [
+            (seconds(0.0), "0 s"),
+            (seconds(0.000084), "84.0 µs"),
             (seconds(0.0451), "45.1 ms"),
             (seconds(4.214), "4.21 s"),
             (seconds(9.999), "10.0 s"),

@@ -88,7 +88,7 @@ pub fn write(page: &mut Page, starts: &Starts<'_>) -> Result<()> {
          order, or as the files lie in the layers (tar). The crossing is where Spandrel with lazy loading stops being \
          sooner, on straight lines between the points; where there are several, the first.",
     );
-    let mut crossings = Table::new(3, ["network", "order", "against", "crossing"]);
+    let mut crossings = Table::new(4, ["network", "order", "against", "crossing"]);
     for (network, order) in &sweeps {
         let of = |system: &str| curve(starts, network, order, system);
         let systems: Vec<&String> = starts.names.systems.iter().filter(|name| !of(name).is_empty()).collect();

@@ -34,7 +34,15 @@ pub fn write(page: &mut Page, starts: &Starts<'_>) {
         if compared == 0 {
             continue;
         }
-        page.prose(format!("**{what}**: later in {} of {compared} comparisons.", losses.len()));
+        if losses.is_empty() {
+            page.prose(format!("**{what}**: never later, in {compared} comparisons."));
+            continue;
+        }
+        let clear = losses.iter().filter(|loss| !loss.ours.blurs(&loss.theirs)).count();
+        page.prose(format!(
+            "**{what}**: later in {} of {compared} comparisons, in {clear} of them by more than the spread.",
+            losses.len()
+        ));
         page.table(table(&losses));
     }
     let failed = failed(starts);

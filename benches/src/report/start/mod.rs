@@ -77,8 +77,8 @@ pub fn write(page: &mut Page, run: &Run<Value>) -> Result<()> {
         }
         page.heading(2, format!("Start at {network}"));
         page.prose(
-            "Time from the call of PullImage to the line that means ready: median (least to greatest), and against \
-             containerd's overlayfs.",
+            "Time from the call of PullImage to the line that means ready: median (least–greatest), and against \
+             containerd's overlayfs. Where a ratio begins with ~, repeats are further apart than the two medians.",
         );
         page.table(tables::overview(&starts, network));
         pictures::times(page, &starts, network)?;

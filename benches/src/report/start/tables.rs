@@ -137,18 +137,25 @@ pub fn layers(number: usize) -> String {
     if number == 1 { "1 layer".to_owned() } else { format!("{number} layers") }
 }
 
-/// Median and spread: `4.21 s (4.10 s to 4.43 s)`.
+/// Median and spread: `4.21 s (4.10–4.43 s)`.
 pub fn spread(stat: &Stat) -> String {
     if stat.count < 2 {
         return seconds(stat.median);
     }
-    format!("{} ({} to {})", seconds(stat.median), seconds(stat.min), seconds(stat.max))
+    let (min, max) = (seconds(stat.min), seconds(stat.max));
+    // One unit for both is enough.
+    let unit = |text: &str| text.rsplit_once(' ').map(|(number, unit)| (number.to_owned(), unit.to_owned()));
+    let min = match (unit(&min), unit(&max)) {
+        (Some((number, of_min)), Some((_, of_max))) if of_min == of_max => number,
+        _ => min,
+    };
+    format!("{} ({min}–{max})", seconds(stat.median))
 }
 
-/// The ratio of two medians, and whether chance may have made it.
+/// The ratio of two medians, with a `~` where chance may have made it.
 fn compared(ours: &Stat, other: &Stat) -> String {
     let ratio = ratio(ours.median, other.median);
-    if ours.blurs(other) { format!("{ratio} (within the spread)") } else { ratio }
+    if ours.blurs(other) { format!("~{ratio}") } else { ratio }
 }
 
 fn ready(starts: &Starts<'_>, network: &str, workload: &str, system: &str) -> Option<Stat> {

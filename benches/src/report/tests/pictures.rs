@@ -79,6 +79,11 @@ fn pictures_are_well_formed_text_in_light_and_dark() {
         assert!(page.contains(&link), "the page doesn't show {link}");
     }
     assert!(page.contains("## The three largest causes"));
+    // Differences that chance may have made are marked, absent systems and failed cells say so.
+    for words in [" s, ~1.", "larger than the difference", "| not there |", "| failed |", "later from there"]
+    {
+        assert!(page.contains(words), "the page doesn't say {words}");
+    }
     // Systems that aren't there have no bar, failed cells say so.
     let bars = std::fs::read_to_string(&written[1]).unwrap();
     assert!(!bars.contains("stargz") && bars.contains("failed"));
