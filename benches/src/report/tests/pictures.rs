@@ -80,7 +80,7 @@ fn pictures_are_well_formed_text_in_light_and_dark() {
     }
     assert!(page.contains("## The three largest causes"));
     // Differences that chance may have made are marked, absent systems and failed cells say so.
-    for words in [" s, ~1.", "larger than the difference", "| not there |", "| failed |", "later from there"]
+    for words in [" s), ~1.", "larger than the difference", "| not there |", "| failed |", "later from there"]
     {
         assert!(page.contains(words), "the page doesn't say {words}");
     }
