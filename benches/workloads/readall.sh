@@ -12,7 +12,7 @@ debian_packages gcc libc6-dev git make
 commit tools
 
 step more
-debian_packages g++ gdb vim
+debian_packages g++
 commit more
 
 step reader
