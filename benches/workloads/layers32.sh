@@ -26,7 +26,7 @@ for folder, folders, files in os.walk(pool):
     folders.sort()
     names += [os.path.join(folder, name) for name in sorted(files)]
 names = [name for name in names if not os.path.islink(name)]
-waiting = []
+waiting, sizes = [], {}
 todo = iter(names)
 for layer in range(count):
     stream, size, taken, later = zlib.compressobj(6), 0, [], []
@@ -36,22 +36,23 @@ for layer in range(count):
             sys.exit(f"not enough files for {count} layers: only {layer}")
         with open(name, "rb") as file:
             content = file.read()
+        sizes[name] = len(content)
         alone = len(content) if len(content) < 65536 else len(zlib.compress(content, 6))
         if size + alone > most - 300000:
             if alone < aim:
                 later.append(name)
             continue
-        size += len(stream.compress(bytes(512) + content)) + len(stream.flush(zlib.Z_SYNC_FLUSH))
+        size += len(stream.compress(bytes(512) + content + bytes(-len(content) % 512)))
         taken.append(name)
     waiting = later + waiting
     for name in taken:
         target = os.path.join(out, f"{layer:02}", "layers", f"{layer:02}", os.path.relpath(name, pool))
         os.makedirs(os.path.dirname(target), exist_ok=True)
         os.rename(name, target)
-    # The file that is read: the middle one of the middling sizes.
-    fit = [name for name in taken if 10000 < os.path.getsize(os.path.join(out, f"{layer:02}", "layers", f"{layer:02}", os.path.relpath(name, pool))) < 1000000]
-    with open(os.path.join(out, "read"), "a") as read:
-        read.write("/" + os.path.join("layers", f"{layer:02}", os.path.relpath(fit[len(fit) // 2], pool)) + "\n")
+    # The file that is read: the one whose size is nearest to 100 kB.
+    read = min(taken, key=lambda name: (abs(sizes[name] - 100000), name))
+    with open(os.path.join(out, "read"), "a") as file:
+        file.write("/" + os.path.join("layers", f"{layer:02}", os.path.relpath(read, pool)) + "\n")
 ' "$WORK/pool" "$WORK/dealt" "$COUNT" "$LEAST" "$MOST"
 rm -rf "$WORK/pool"
 
