@@ -56,8 +56,13 @@ impl Page {
     }
 
     /// A picture; `says` is for who can't see it.
-    pub fn picture(&mut self, name: impl Into<String>, says: impl Into<String>, svg: String) {
-        let name = name.into();
+    ///
+    /// Names are made from those of networks and orders: what doesn't belong in a file's name becomes `-`.
+    pub fn picture(&mut self, name: &str, says: impl Into<String>, svg: String) {
+        let plain = |character: char| character.is_ascii_alphanumeric() || character == '-';
+        let name: String =
+            name.chars().map(|character| if plain(character) { character } else { '-' }).collect();
+        let name = format!("{name}.svg");
         self.blocks.push(Block::Picture { name: name.clone(), says: says.into() });
         self.pictures.push(Picture { name, svg });
     }
@@ -85,5 +90,19 @@ impl Page {
 
     fn render(&self, block: impl Fn(&Block) -> Option<String>) -> String {
         self.blocks.iter().filter_map(block).collect::<Vec<_>>().join("\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pictures_stay_in_their_folder() {
+        let mut page = Page::default();
+        page.picture("density-../../etc/a b.c", "a picture", String::new());
+        assert_eq!(page.pictures[0].name, "density-------etc-a-b-c.svg");
+        assert_eq!(page.markdown("p"), "![a picture](p/density-------etc-a-b-c.svg)\n");
+        assert_eq!(page.text(), "");
     }
 }

@@ -115,7 +115,7 @@ pub fn write(page: &mut Page, starts: &Starts<'_>) -> Result<()> {
             marks,
         };
         let alt = format!("Curves: time to ready over percent read in {order} order at {network}");
-        page.picture(format!("density-{network}-{order}.svg"), alt, curves::draw(&picture)?);
+        page.picture(&format!("density-{network}-{order}"), alt, curves::draw(&picture)?);
     }
     page.heading(3, "Crossings");
     page.table(crossings);

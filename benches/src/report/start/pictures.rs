@@ -29,7 +29,7 @@ pub fn times(page: &mut Page, starts: &Starts<'_>, network: &str) -> Result<()> 
     };
     let alt =
         format!("Bars: time to ready at {network}, split in pull and start, for each workload and system");
-    page.picture(format!("start-{network}.svg"), alt, panels::draw(&picture)?);
+    page.picture(&format!("start-{network}"), alt, panels::draw(&picture)?);
     Ok(())
 }
 
@@ -56,7 +56,7 @@ pub fn bytes(page: &mut Page, starts: &Starts<'_>, network: &str) -> Result<()> 
     };
     let alt =
         format!("Bars: bytes fetched at {network} against each image's size, for each workload and system");
-    page.picture(format!("bytes-{network}.svg"), alt, panels::draw(&picture)?);
+    page.picture(&format!("bytes-{network}"), alt, panels::draw(&picture)?);
     Ok(())
 }
 
@@ -117,7 +117,7 @@ pub fn memory(page: &mut Page, starts: Option<&Starts<'_>>, node: Option<&Run<no
         marks: Vec::new(),
     };
     let alt = "Dots: memory of snapshotters over the number of layers";
-    page.picture("memory.svg", alt, curves::draw(&picture)?);
+    page.picture("memory", alt, curves::draw(&picture)?);
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! Results as a run could have left them: plausible, the same every time, and with everything that a report must cope with (failed
 //! repeats, a system that isn't there, ten workloads by five systems).
 //!
-//! To look at the pictures: `REPORT_SAMPLE=folder cargo test -p spandrel-benches report` leaves page and pictures there.
+//! To look at the pictures: `REPORT_SAMPLE=folder cargo test -p spandrel-benches report` leaves results, page and pictures there.
 
 use std::collections::BTreeMap;
 
