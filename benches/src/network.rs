@@ -1,0 +1,75 @@
+//! The network between node and registry: a shaping proxy that speaks TLS, as registries do.
+
+use anyhow::{Context as _, Result, bail};
+use spandrel_fixtures::proxy::{Counts, Proxy, Shape};
+use spandrel_fixtures::tls::NAME;
+
+use crate::depot::Depot;
+use crate::results::start::Passed;
+
+/// A network that is up.
+#[derive(Debug)]
+pub struct Network {
+    /// Its name.
+    pub name: String,
+    /// The certificate authority that clients must trust, PEM.
+    pub ca_pem: String,
+    proxy: Proxy,
+}
+
+impl Network {
+    /// Names of networks.
+    pub fn names() -> Vec<String> {
+        Shape::NAMES.iter().map(|&name| name.to_owned()).collect()
+    }
+
+    /// The network of this name between nodes and the registry.
+    ///
+    /// # Errors
+    /// When there is none of this name, or it can't listen.
+    pub fn start(name: &str, depot: &Depot) -> Result<Self> {
+        let Some(shape) = Shape::named(name) else {
+            bail!("there is no network {name:?}; there are: {}", Self::names().join(", "));
+        };
+        let proxy = Proxy::to(depot.addr())
+            .shape(shape)
+            .tls(&depot.authority)
+            .start()
+            .context("the shaping proxy can't listen")?;
+        Ok(Self { name: name.to_owned(), ca_pem: depot.authority.ca_pem.clone(), proxy })
+    }
+
+    /// The registry behind it as an address.
+    pub fn host(&self) -> String {
+        self.proxy.addr().to_string()
+    }
+
+    /// The registry behind it by name, which only SOCI's hosts file knows.
+    pub fn named_host(&self) -> String {
+        format!("{NAME}:{}", self.proxy.addr().port())
+    }
+
+    /// Where blobs are fetched from when it redirects.
+    pub fn redirect_host(&self) -> Option<String> {
+        self.proxy.redirect_addr().map(|addr| addr.to_string())
+    }
+
+    /// Counts from here on.
+    pub fn reset(&self) {
+        self.proxy.reset_counts();
+    }
+
+    /// What passed since.
+    pub fn passed(&self) -> Passed {
+        passed(&self.proxy.counts())
+    }
+}
+
+fn passed(counts: &Counts) -> Passed {
+    Passed {
+        requests: counts.requests.iter().map(|(kind, n)| ((*kind).to_owned(), *n)).collect(),
+        bytes: counts.bytes_down,
+        longest_chain: counts.longest_chain,
+        highest_concurrency: counts.highest_concurrency,
+    }
+}

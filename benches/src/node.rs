@@ -1,0 +1,177 @@
+//! A node under measurement: a containerd, its snapshotter, and what the kernel and the disk say of them.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use spandrel_fixtures::cri::Cri;
+use spandrel_fixtures::peers::{self, Containerd};
+
+use crate::depot::PAUSE;
+use crate::system::{Daemon, StargzDaemon};
+use crate::usage::{self, Usage};
+
+/// What fills the containers' files.
+#[derive(Debug)]
+pub enum Snapshotter {
+    /// containerd itself.
+    Containerd,
+    /// Spandrel's daemon.
+    Spandrel(Daemon),
+    /// soci-snapshotter.
+    Soci(peers::Soci),
+    /// stargz-snapshotter.
+    Stargz(StargzDaemon),
+}
+
+/// A node. Dropping it ends all that runs on it and removes all that it had.
+// Fields are dropped in this order: whoever uses the others goes first.
+#[derive(Debug)]
+pub struct Node {
+    /// Its containerd.
+    pub containerd: Containerd,
+    /// Its snapshotter.
+    pub snapshotter: Snapshotter,
+    /// The registry as references on this node name it.
+    pub host: String,
+}
+
+/// Roles of a node's processes, as results name them.
+pub const ROLES: [&str; 3] = ["containerd", "shim", "snapshotter"];
+
+impl Node {
+    /// A node of these parts.
+    ///
+    /// # Errors
+    /// None yet.
+    pub fn start(containerd: Containerd, snapshotter: Snapshotter, host: String) -> Result<Self> {
+        Ok(Self { containerd, snapshotter, host })
+    }
+
+    /// The reference of an image by its repository and tag.
+    pub fn reference(&self, name: &str) -> String {
+        format!("{}/{name}", self.host)
+    }
+
+    /// Its CRI, with the image of sandboxes pulled, as on a node that has run a pod before.
+    ///
+    /// # Errors
+    /// When that image can't be pulled.
+    pub async fn cri(&self) -> Result<Cri> {
+        let mut cri = Cri::connect(&self.containerd.socket(), self.containerd.dir()).await;
+        cri.pull(&self.reference(PAUSE)).await.context("the image of sandboxes can't be pulled")?;
+        Ok(cri)
+    }
+
+    /// The processes of a role; their descendants belong to it too.
+    pub fn processes(&self, role: &str) -> Vec<u32> {
+        match role {
+            "containerd" => self.containerd.pid().into_iter().collect(),
+            "shim" => self.containerd.shims(),
+            _ => match &self.snapshotter {
+                Snapshotter::Containerd => Vec::new(),
+                Snapshotter::Spandrel(daemon) => vec![daemon.process.pid()],
+                Snapshotter::Soci(soci) => vec![soci.pid()],
+                Snapshotter::Stargz(daemon) => vec![daemon.pid()],
+            },
+        }
+    }
+
+    /// What each role has used until now; a role without a process isn't there.
+    pub fn usage(&self) -> BTreeMap<String, Usage> {
+        let used = ROLES.iter().map(|role| ((*role).to_owned(), self.processes(role)));
+        used.filter(|(_, pids)| !pids.is_empty()).map(|(role, pids)| (role, usage::of(&pids))).collect()
+    }
+
+    /// Makes peaks begin anew.
+    pub fn reset_peaks(&self) {
+        for role in ROLES {
+            usage::reset_peaks(&self.processes(role));
+        }
+    }
+
+    /// Bytes allocated on disk below all that is the node's, without what is mounted there.
+    pub fn disk(&self) -> u64 {
+        let snapshotter = match &self.snapshotter {
+            Snapshotter::Containerd => None,
+            Snapshotter::Spandrel(daemon) => Some(daemon.root()),
+            Snapshotter::Soci(soci) => Some(soci.state()),
+            Snapshotter::Stargz(daemon) => Some(daemon.root()),
+        };
+        let dirs = std::iter::once(self.containerd.dir().join("root")).chain(snapshotter);
+        dirs.map(|dir| allocated(&dir)).sum()
+    }
+
+    /// The snapshotter's or containerd's last words, for a message.
+    pub fn tail(&self) -> String {
+        match &self.snapshotter {
+            Snapshotter::Spandrel(daemon) => daemon.process.tail(),
+            Snapshotter::Soci(soci) => soci.tail(),
+            _ => self.containerd.tail(),
+        }
+    }
+}
+
+/// Bytes allocated for `dir` and all below it on the same file system; a file with several names counts once.
+fn allocated(dir: &Path) -> u64 {
+    const BLOCK: u64 = 512; // what st_blocks counts, whatever the file system's blocks are
+    let Ok(top) = dir.symlink_metadata() else { return 0 };
+    let mut seen = std::collections::HashSet::new();
+    let mut sum = 0;
+    let mut waiting = vec![dir.to_owned()];
+    while let Some(dir) = waiting.pop() {
+        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+            let Ok(meta) = entry.path().symlink_metadata() else { continue };
+            if meta.dev() != top.dev() || !seen.insert(meta.ino()) {
+                continue;
+            }
+            sum += meta.blocks() * BLOCK;
+            if meta.is_dir() {
+                waiting.push(entry.path());
+            }
+        }
+    }
+    sum
+}
+
+/// Empties the page cache, then reads these files into it: the registry's, which isn't on the node, and programs that
+/// ran before.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn drop_caches(keep: &[PathBuf]) -> Result<()> {
+    rustix::fs::sync();
+    File::options()
+        .write(true)
+        .open("/proc/sys/vm/drop_caches")
+        .and_then(|mut file| file.write_all(b"3"))
+        .context("the page cache can't be dropped")?;
+    for path in keep {
+        let mut file = File::open(path).with_context(|| format!("can't read {}", path.display()))?;
+        std::io::copy(&mut file, &mut std::io::sink())?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_allocated_counts_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let before = allocated(dir.path());
+        std::fs::create_dir(dir.path().join("a")).unwrap();
+        std::fs::write(dir.path().join("a/b"), vec![1; 100_000]).unwrap();
+        std::fs::hard_link(dir.path().join("a/b"), dir.path().join("c")).unwrap();
+        // A hole has no blocks.
+        File::create(dir.path().join("d")).unwrap().set_len(1 << 30).unwrap();
+        File::open(dir.path().join("a/b")).unwrap().sync_all().unwrap();
+        let more = allocated(dir.path()) - before;
+        assert!((100_000..200_000).contains(&more), "{more}");
+        assert_eq!(allocated(&dir.path().join("no")), 0);
+    }
+}

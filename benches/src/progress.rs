@@ -1,0 +1,50 @@
+//! How far a run is, and how long it will take: one line for each measurement, on standard error.
+
+use std::time::{Duration, Instant};
+
+/// Counts measurements.
+#[derive(Debug)]
+pub struct Progress {
+    all: usize,
+    done: usize,
+    /// Measurements of this process, and when it began: what was there before says nothing about this machine's pace.
+    here: u32,
+    begun: Instant,
+}
+
+impl Progress {
+    /// Of `all` measurements `done` were made before.
+    pub fn new(all: usize, done: usize) -> Self {
+        Self { all, done, here: 0, begun: Instant::now() }
+    }
+
+    /// One more is done; says what it was, what came out, and how long the rest will take at this pace.
+    pub fn step(&mut self, what: &str, result: &str) {
+        self.done += 1;
+        self.here += 1;
+        let left = u32::try_from(self.all.saturating_sub(self.done)).unwrap_or(u32::MAX);
+        let left = (self.begun.elapsed() / self.here).saturating_mul(left);
+        crate::say(&format!("[{}/{}] {what}: {result} ({})", self.done, self.all, remaining(left)));
+    }
+}
+
+fn remaining(left: Duration) -> String {
+    const MINUTE: u64 = 60;
+    match left.as_secs() {
+        0 => "done".to_owned(),
+        seconds if seconds < 2 * MINUTE => format!("{seconds} s left"),
+        seconds => format!("{} min left", seconds.div_ceil(MINUTE)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_is_told_in_short() {
+        for (seconds, text) in [(0, "done"), (119, "119 s left"), (121, "3 min left")] {
+            assert_eq!(remaining(Duration::from_secs(seconds)), text);
+        }
+    }
+}

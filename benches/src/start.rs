@@ -1,0 +1,176 @@
+//! One measurement of `bench-start`: a container's start on a node that never saw the image.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use spandrel_fixtures::cri::{Container, Cri, Spec};
+
+use crate::depot::{Depot, Prepared};
+use crate::network::Network;
+use crate::node::{self, Node};
+use crate::results::start::Start;
+use crate::workload::Workload;
+
+/// Longest until a program is ready: ten times what the slowest cell needs on two cores.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// How often a container's log is looked at: short beside any start, and little work.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+
+/// How often it is asked whether the container still runs.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+
+/// How long the network is watched after the start in full runs.
+pub const AFTER: Duration = Duration::from_secs(30);
+
+/// Measures a start of `workload` on this fresh node. With `after` the network is watched for [`AFTER`] more.
+///
+/// # Errors
+/// When the image can't be pulled, or the program doesn't say that it is ready: with the snapshotter's last words.
+pub async fn measure(
+    node: &Node,
+    network: &Network,
+    depot: &Depot,
+    prepared: &Prepared,
+    workload: &Workload,
+    after: bool,
+) -> Result<Start> {
+    let mut cri = node.cri().await?;
+    let measured = measure_with(&mut cri, node, network, depot, prepared, workload, after).await;
+    measured.with_context(|| format!("{}\n{}", workload.name, node.tail()))
+}
+
+async fn measure_with(
+    cri: &mut Cri,
+    node: &Node,
+    network: &Network,
+    depot: &Depot,
+    prepared: &Prepared,
+    workload: &Workload,
+    after: bool,
+) -> Result<Start> {
+    let spec = Spec { image: node.reference(&prepared.name), command: Vec::new(), env: workload.env.clone() };
+    let mut warm = depot.files(&prepared.blobs);
+    warm.extend(programs(node));
+    node::drop_caches(&warm)?;
+    node.reset_peaks();
+    let before = node.usage();
+    network.reset();
+
+    let begin = Instant::now();
+    cri.pull(&spec.image).await.context("PullImage")?;
+    let pulled = begin.elapsed();
+    let container = cri.start_as(&spec).await.context("the container's start")?;
+    wait_ready(cri, &container, &workload.ready).await?;
+    let ready = begin.elapsed();
+
+    let until_ready = network.passed();
+    let used = node.usage();
+    let disk = node.disk();
+    let cpu = used.iter().map(|(role, used)| {
+        let before = before.get(role).map_or(0.0, |before| before.cpu);
+        (role.clone(), used.cpu - before)
+    });
+    let cpu = cpu.collect();
+    let memory = used.iter().map(|(role, used)| (role.clone(), used.peak)).collect();
+    let after = if after {
+        network.reset();
+        tokio::time::sleep(AFTER).await;
+        Some(network.passed())
+    } else {
+        None
+    };
+    // The first one goes, since both may want the same port of the host.
+    cri.kill(container).await;
+    let begin = Instant::now();
+    let container = cri.start_as(&spec).await.context("the second container's start")?;
+    wait_ready(cri, &container, &workload.ready).await.context("the second container")?;
+    let second_ready = begin.elapsed();
+    cri.kill(container).await;
+    Ok(Start {
+        pulled: pulled.as_secs_f64(),
+        ready: ready.as_secs_f64(),
+        second_ready: second_ready.as_secs_f64(),
+        until_ready,
+        after,
+        cpu,
+        memory,
+        disk,
+    })
+}
+
+/// Waits until a line of the container's output contains `text`.
+///
+/// # Errors
+/// When it ends before, or takes too long: with what it printed.
+pub async fn wait_ready(cri: &mut Cri, container: &Container, text: &str) -> Result<()> {
+    let begin = Instant::now();
+    let mut asked = begin;
+    loop {
+        if says(container.log(), text) {
+            return Ok(());
+        }
+        if asked.elapsed() > ASK_EVERY {
+            asked = Instant::now();
+            let runs = cri.is_running(container).await;
+            if says(container.log(), text) {
+                return Ok(());
+            }
+            if !runs || begin.elapsed() > PATIENCE {
+                let printed = std::fs::read_to_string(container.log()).unwrap_or_default();
+                let how = if runs { "isn't ready in time" } else { "ended before it was ready" };
+                bail!("the program {how}; it printed:\n{}", last_lines(&printed));
+            }
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Whether a complete line of the log contains `text`. Logs are short.
+fn says(log: &Path, text: &str) -> bool {
+    let log = std::fs::read(log).unwrap_or_default();
+    let log = String::from_utf8_lossy(&log);
+    let complete = log.rsplit_once('\n').map_or("", |(complete, _)| complete);
+    complete.lines().any(|line| line.contains(text))
+}
+
+fn last_lines(text: &str) -> String {
+    const LINES: usize = 20;
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(LINES)..].join("\n")
+}
+
+/// Programs that a node has run before, so that they are in its memory.
+fn programs(node: &Node) -> Vec<PathBuf> {
+    let mut found: Vec<_> = ["containerd", "shim", "snapshotter"]
+        .iter()
+        .flat_map(|role| node.processes(role))
+        .filter_map(|pid| std::fs::read_link(format!("/proc/{pid}/exe")).ok())
+        .collect();
+    found.extend(spandrel_fixtures::require::find_program("runc"));
+    found.extend(spandrel_fixtures::require::find_program("unpigz"));
+    found.sort();
+    found.dedup();
+    // One that was replaced meanwhile has another path.
+    found.retain(|path| path.is_file());
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_complete_lines_count() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        assert!(!says(&log, "ready"));
+        std::fs::write(&log, "t stdout F not yet\nt stdout F rea").unwrap();
+        assert!(!says(&log, "ready"));
+        std::fs::write(&log, "t stdout F not yet\nt stdout F ready").unwrap();
+        assert!(!says(&log, "ready"));
+        std::fs::write(&log, "t stdout F not yet\nt stdout F ready\n").unwrap();
+        assert!(says(&log, "ready"));
+    }
+}

@@ -1,0 +1,202 @@
+//! Spandrel as this source tree builds it: lazily, and with lazy loading off.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+use sha2::{Digest as _, Sha256};
+use spandrel_fixtures::peers::unmount_below;
+use spandrel_fixtures::process::{Process, Ready};
+use spandrel_fixtures::require;
+use tempfile::TempDir;
+
+use super::{System, containerd, no_containerd, started};
+use crate::depot::Depot;
+use crate::network::Network;
+use crate::node::{Node, Snapshotter};
+use crate::results::machine::output;
+
+/// Whether layers with an index are lazy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// They are, as the configuration has it unless told otherwise.
+    Lazy,
+    /// All layers are filled in full before the pull returns.
+    Eager,
+}
+
+/// Spandrel in one of its modes.
+#[derive(Debug, Clone, Copy)]
+pub struct Spandrel(pub Mode);
+
+/// A running daemon and its folder.
+#[derive(Debug)]
+pub struct Daemon {
+    /// The process.
+    pub process: Process,
+    dir: TempDir,
+}
+
+/// A program of ours, built beside the one that runs.
+///
+/// # Errors
+/// When it isn't there.
+pub fn program(name: &str) -> Result<PathBuf> {
+    let own = std::env::current_exe().context("the path of this program")?;
+    // Tests run one folder further down.
+    let dirs = own.ancestors().skip(1).take(2);
+    let found = dirs.map(|dir| dir.join(name)).find(|program| program.is_file());
+    found.with_context(|| format!("{name} isn't built (cargo build --release --bins)"))
+}
+
+impl Daemon {
+    /// Starts a daemon with nothing in its root, with these further lines of configuration before its tables.
+    ///
+    /// # Errors
+    /// When it isn't built.
+    pub fn start(hosts: &[String], ca_pem: &str, config: &str) -> Result<Self> {
+        let dir = require::plain_disk().context("no disk of ext4 or xfs")?;
+        let path = |name: &str| dir.path().join(name);
+        write(&path("ca.pem"), ca_pem)?;
+        let mut text = format!(
+            "[metrics]\naddress = {:?}\n[containerd]\naddress = \"\"\n{config}\n",
+            path("admin.sock")
+        );
+        for host in hosts {
+            text += &format!("[[registry.hosts]]\nhost = {host:?}\nca_files = [{:?}]\n", path("ca.pem"));
+        }
+        write(&path("config.toml"), &text)?;
+        let process = run(dir.path())?;
+        Ok(Self { process, dir })
+    }
+
+    /// Ends it and starts it again with all it had; returns when it serves.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn restart(&mut self) -> Result<()> {
+        self.process.stop();
+        self.process = run(self.dir.path())?;
+        Ok(())
+    }
+
+    /// Its socket.
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join("spandrel.sock")
+    }
+
+    /// Where it has its files.
+    pub fn root(&self) -> PathBuf {
+        self.dir.path().join("root")
+    }
+
+    /// Where it answers questions about itself.
+    pub fn admin_socket(&self) -> PathBuf {
+        self.dir.path().join("admin.sock")
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.process.stop();
+        unmount_below(self.dir.path());
+    }
+}
+
+fn run(dir: &Path) -> Result<Process> {
+    let mut command = Command::new(program("spandrel-snapshotter")?);
+    command.arg("--config").arg(dir.join("config.toml")).arg("--root").arg(dir.join("root"));
+    command.arg("--address").arg(dir.join("spandrel.sock"));
+    let log = dir.join("daemon.log");
+    // The log of a former daemon says that it was ready.
+    write(&log, "")?;
+    let ready = Ready::Line("serving snapshots".to_owned());
+    Ok(Process::start_logging_to("spandrel-snapshotter", &mut command, &log, &ready))
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).with_context(|| format!("can't write {}", path.display()))
+}
+
+/// Bytes of the one index that refers to the image `name` in the depot; 0 when there is none.
+pub(super) fn index_size(depot: &Depot, name: &str) -> Result<u64> {
+    let (repository, tag) = name.rsplit_once(':').context("a name with a tag")?;
+    let image = depot.digest_of(repository, tag)?;
+    match depot.referrers(repository, &image)?.as_slice() {
+        [] => Ok(0),
+        [index] => depot.size_of(repository, index),
+        many => bail!("{name} has {} indexes: which one is used?", many.len()),
+    }
+}
+
+impl System for Spandrel {
+    fn name(&self) -> String {
+        match self.0 {
+            Mode::Lazy => "spandrel".to_owned(),
+            Mode::Eager => "spandrel-eager".to_owned(),
+        }
+    }
+
+    fn absent(&self) -> Option<String> {
+        no_containerd().or_else(|| program("spandrel-snapshotter").err().map(|error| error.to_string()))
+    }
+
+    fn versions(&self) -> BTreeMap<String, String> {
+        let version = program("spandrel-snapshotter")
+            .map_or_else(|_| "unknown".to_owned(), |program| output(Command::new(program).arg("--version")));
+        let mut git = Command::new("git");
+        git.args(["-C", env!("CARGO_MANIFEST_DIR"), "describe", "--always", "--dirty"]);
+        BTreeMap::from([("spandrel".to_owned(), format!("{version} ({})", output(&mut git)))])
+    }
+
+    fn is_lazy(&self) -> bool {
+        self.0 == Mode::Lazy
+    }
+
+    /// The tool itself: another one may make another index.
+    fn key(&self) -> String {
+        let hash = program("spandrel").and_then(|tool| Ok(Sha256::digest(std::fs::read(tool)?)));
+        match (self.0, hash) {
+            (Mode::Lazy, Ok(hash)) => hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect(),
+            _ => "plain".to_owned(),
+        }
+    }
+
+    fn prepare(&self, depot: &Depot, name: &str) -> Result<u64> {
+        if self.0 == Mode::Eager {
+            return Ok(0);
+        }
+        let store = tempfile::tempdir().context("a temporary folder")?;
+        let output = Command::new(program("spandrel")?)
+            .args(["create", "--push", "--quiet", "--store"])
+            .arg(store.path())
+            .arg(format!("{}/{name}", depot.addr()))
+            .output()
+            .context("can't run spandrel")?;
+        let error = String::from_utf8_lossy(&output.stderr);
+        // Its layers are all small: it is pulled without an index.
+        if error.contains("no ztocs created") {
+            return Ok(0);
+        }
+        if !output.status.success() {
+            bail!("spandrel create: {error}");
+        }
+        index_size(depot, name)
+    }
+
+    fn start(&self, network: &Network) -> Result<Node> {
+        let hosts: Vec<_> = [Some(network.host()), network.redirect_host()].into_iter().flatten().collect();
+        let config = match self.0 {
+            Mode::Lazy => "",
+            Mode::Eager => "[index]\nv1 = false\nv2 = false\n",
+        };
+        let daemon = Daemon::start(&hosts, &network.ca_pem, config)?;
+        let builder = containerd("spandrel", network, &network.host()).snapshotter(
+            "spandrel",
+            &daemon.socket(),
+            &daemon.root(),
+        );
+        Node::start(started(builder)?, Snapshotter::Spandrel(daemon), network.host())
+    }
+}
