@@ -114,10 +114,12 @@ impl Node {
         self.merged.mount(&mounts[0])
     }
 
-    /// Requests of the kernel to the daemon until now.
+    /// Requests of the kernel to the daemon until now, without those that nobody waits for: a file that was closed is
+    /// released some time later.
     pub async fn fuse_requests(&self) -> u64 {
         let (_, text) = get(&self.place.admin_socket(), "/metrics").await;
         let lines = text.lines().filter(|line| line.starts_with("spandrel_fuse_requests_total{"));
+        let lines = lines.filter(|line| !line.contains("\"release\""));
         lines.map(|line| line.rsplit(' ').next().expect("a value").parse::<u64>().expect("a number")).sum()
     }
 
@@ -170,6 +172,11 @@ impl Node {
     /// The stream file of the only layer.
     pub fn stream(&self) -> File {
         File::open(self.layer().join("stream")).expect("a stream")
+    }
+
+    /// The only layer's file on the device.
+    pub fn device(&self) -> PathBuf {
+        self.place.root().join("device").join(self.layer().file_name().expect("a name"))
     }
 
     /// Where the only layer's files lie.

@@ -85,7 +85,7 @@ async fn measure(figure: &Start, sheet: &mut Sheet) -> Option<()> {
     sheet.see_that(&what("requests in a chain"), written.len() as u64, seen.len() as u64);
     let seen: Vec<Counts> = seen.iter().map(counts).collect();
     if seen != written {
-        sheet.otherwise(format!("{}: rounds {written:?} written down, {seen:?} seen", what("rounds")));
+        sheet.otherwise(format!("{}: {written:?} written down, {seen:?} seen", what("rounds")));
     }
     Some(())
 }

@@ -151,6 +151,10 @@ pub const LARGE_WARM: Figure =
 pub const LARGE_FILLED: Bounds =
     Bounds { what: "FUSE requests, 64 MiB in sequence, on the disk", least: 64, most: 96 };
 
+/// An open, and a read for each MiB: the most that the kernel and the daemon have agreed on, whatever EROFS makes of it.
+pub const DEVICE: Figure =
+    Figure { what: "FUSE requests, 64 MiB straight from the device by 1 MiB", today: 65 };
+
 /// A hole as long as the stream.
 pub const DISK_NONE: Figure = Figure { what: "bytes of a stream's file, nothing read", today: 0 };
 
