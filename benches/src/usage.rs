@@ -44,6 +44,11 @@ pub fn reset_peaks(roots: &[u32]) {
     }
 }
 
+/// The peak of a process's resident memory in bytes; 0 when it has ended.
+pub fn peak(pid: u32) -> u64 {
+    kib(&std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default(), "VmHWM")
+}
+
 /// These processes and all that descend from them.
 fn with_descendants(roots: &[u32]) -> Vec<u32> {
     let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();

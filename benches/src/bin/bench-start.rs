@@ -1,11 +1,11 @@
 //! `./dev bench-start`: how soon a container is ready, and what that takes, for each workload, network and system.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, bail};
 use clap::Parser;
 use spandrel_benches::depot::Depot;
+use spandrel_benches::guard::guarded;
 use spandrel_benches::network::Network;
 use spandrel_benches::options::{self, Defaults, Options};
 use spandrel_benches::progress::Progress;
@@ -145,15 +145,6 @@ fn one(
     let node = system.start(network)?;
     let measuring = start::measure(&node, network, depot, prepared, workload, after);
     runtime.block_on(interrupt::or(measuring)).transpose()
-}
-
-/// Fixtures panic where a test would fail; here it is one figure that is missing.
-fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()));
-        Err(anyhow!(text.unwrap_or_else(|| "a panic without words".to_owned())))
-    })
 }
 
 fn tell(outcome: &Outcome<Start>) -> String {

@@ -9,7 +9,7 @@ mod stargz;
 
 pub use overlayfs::Overlayfs;
 pub use soci::Soci;
-pub use spandrel::{Daemon, Mode, Spandrel};
+pub use spandrel::{Daemon, Mode, Spandrel, program};
 pub use stargz::{Stargz, StargzDaemon};
 
 use std::collections::BTreeMap;

@@ -54,6 +54,11 @@ impl Soci {
         Self { name: "soci-parallel", config: PARALLEL, is_lazy: false, ..self }
     }
 
+    /// Its tool, `soci`.
+    pub fn tool(&self) -> PathBuf {
+        self.programs.join("soci")
+    }
+
     fn daemon(&self, network: &Network) -> Result<peers::Soci> {
         peers::Soci::start_from(&self.programs, self.config, &network.ca_pem).context("soci can't run here")
     }
