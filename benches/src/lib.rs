@@ -4,7 +4,7 @@
 //! `results` is what a run leaves, and all that `report` (the program) makes docs/benchmarks.md from. A measurement puts
 //! together a `workload` (an image made by a script), a `system` (how a node gets its files), a `network` (the shaping
 //! proxy before the registry of `depot`) and a `node` (a fresh containerd and snapshotter, with their `usage`); `start`
-//! measures a container's start there, `index` the making of an image's index. `options`, `progress`, `guard` and
+//! measures a container's start there, `index` the making of an image's index, `scale` a node with very many images. `options`, `progress`, `guard` and
 //! `interrupt` are what all programs in `bin` share.
 
 pub mod cache;
@@ -20,6 +20,7 @@ pub mod options;
 pub mod progress;
 pub mod report;
 pub mod results;
+pub mod scale;
 pub mod start;
 pub mod system;
 pub mod usage;

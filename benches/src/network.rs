@@ -1,8 +1,10 @@
 //! The network between node and registry: a shaping proxy that speaks TLS, as registries do.
 
+use std::net::SocketAddr;
+
 use anyhow::{Context as _, Result, bail};
 use spandrel_fixtures::proxy::{Counts, Proxy, Shape};
-use spandrel_fixtures::tls::NAME;
+use spandrel_fixtures::tls::{Authority, NAME};
 
 use crate::depot::Depot;
 use crate::results::start::Passed;
@@ -28,15 +30,23 @@ impl Network {
     /// # Errors
     /// When there is none of this name, or it can't listen.
     pub fn start(name: &str, depot: &Depot) -> Result<Self> {
+        Self::between(name, depot.addr(), &depot.authority)
+    }
+
+    /// The network of this name between nodes and the registry at this address, with a certificate from `authority`.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn between(name: &str, registry: SocketAddr, authority: &Authority) -> Result<Self> {
         let Some(shape) = Shape::named(name) else {
             bail!("there is no network {name:?}; there are: {}", Self::names().join(", "));
         };
-        let proxy = Proxy::to(depot.addr())
+        let proxy = Proxy::to(registry)
             .shape(shape)
-            .tls(&depot.authority)
+            .tls(authority)
             .start()
             .context("the shaping proxy can't listen")?;
-        Ok(Self { name: name.to_owned(), ca_pem: depot.authority.ca_pem.clone(), proxy })
+        Ok(Self { name: name.to_owned(), ca_pem: authority.ca_pem.clone(), proxy })
     }
 
     /// The registry behind it as an address.

@@ -15,8 +15,10 @@ pub fn write(page: &mut Page, run: &Run<Value>) {
     let groups = Groups::of(&run.values, |value| &value.outcome);
     page.heading(2, "Scale on one node");
     page.prose(
-        "*images:N*: a node with so many images mounted. *starts:N*: so many containers started at once. *restart*: the daemon, with \
-         all of them. Times are of every container or restart of every repeat.",
+        "*images:N*: a node with so many images pulled. *starts:N*: so many containers started at once. *restart*: the daemon, with \
+         all of them. Times are of every container or restart of every repeat; *read* is when a running container has read from the \
+         network after a restart. *spandrel-mounted* keeps every layer mounted, where *spandrel* does so with those in use and the \
+         hundred used last. Memory, descriptors, threads and CPU are the snapshotter's, which for overlayfs is containerd.",
     );
     let mut times =
         Table::new(4, ["question", "system", "network", "time", "median (least to greatest)", "of"]);

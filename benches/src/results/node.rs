@@ -30,16 +30,17 @@ impl super::Value for Value {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Node {
     /// Seconds by what they were needed for, one value for each container or restart: `start` (RunPodSandbox until
-    /// ready), `pull`, `restart` (until the daemon answers).
+    /// ready), `pull`, `restart` (from telling the daemon to end until the next one answers), `read` (from there until a
+    /// running container has read what wasn't on the node).
     pub seconds: BTreeMap<String, Vec<f64>>,
-    /// Resident memory of the snapshotter's processes in bytes.
+    /// Resident memory of the snapshotter's processes in bytes, of containerd's where it has no other.
     pub memory: u64,
     /// File descriptors that they hold.
     pub descriptors: u64,
     /// Their threads.
     pub threads: u64,
-    /// Mounts on the node.
+    /// Mounts of the node's.
     pub mounts: u64,
-    /// CPU seconds that the snapshotter's processes needed for the question.
+    /// CPU seconds that they needed for the question; for `restart` those of the last daemon until the end.
     pub cpu: f64,
 }

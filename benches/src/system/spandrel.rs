@@ -186,11 +186,21 @@ impl System for Spandrel {
     }
 
     fn start(&self, network: &Network) -> Result<Node> {
-        let hosts: Vec<_> = [Some(network.host()), network.redirect_host()].into_iter().flatten().collect();
         let config = match self.0 {
             Mode::Lazy => "",
             Mode::Eager => "[index]\nv1 = false\nv2 = false\n",
         };
+        Self::start_with(network, config)
+    }
+}
+
+impl Spandrel {
+    /// A node whose daemon has these further tables of configuration.
+    ///
+    /// # Errors
+    /// When it doesn't start.
+    pub fn start_with(network: &Network, config: &str) -> Result<Node> {
+        let hosts: Vec<_> = [Some(network.host()), network.redirect_host()].into_iter().flatten().collect();
         let daemon = Daemon::start(&hosts, &network.ca_pem, config)?;
         let builder = containerd("spandrel", network, &network.host()).snapshotter(
             "spandrel",

@@ -1,0 +1,211 @@
+//! The measurements of `bench-node`: a node that gets more and more images, asked at some points how it does.
+//!
+//! `images` makes them, `question` says what is asked of which node. One node answers all questions of a repeat, in the
+//! order of their images: filling it is most of the work.
+
+mod images;
+mod question;
+
+pub use images::Images;
+pub use question::{Kind, Question, most_images};
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use futures_util::future::join_all;
+use spandrel_fixtures::cri::{Cri, Spec};
+use tokio::runtime::Runtime;
+
+use crate::network::Network;
+use crate::node::{Node, Snapshotter, drop_caches};
+use crate::results::node::Node as Found;
+use crate::start::wait_ready;
+use crate::{interrupt, usage};
+
+/// Containers that are started one after the other for a median, each of another image.
+const STARTS: usize = 5;
+
+/// How often the daemon is started again.
+const RESTARTS: usize = 3;
+
+/// What [`Spec::sleeping`]'s program says when it runs.
+const READY: &str = "started";
+
+/// A node, and how many images it has.
+// Dropped in this order: connections belong to the runtime.
+#[derive(Debug)]
+pub struct Session {
+    filling: Filling,
+    runtime: Runtime,
+}
+
+#[derive(Debug)]
+struct Filling {
+    cri: Cri,
+    // After whoever talks to it.
+    node: Node,
+    pulled: usize,
+    /// Images that there are in the end.
+    most: usize,
+}
+
+impl Session {
+    /// A node without images, which will have `most`.
+    ///
+    /// # Errors
+    /// When it doesn't start.
+    pub fn start(kind: Kind, network: &Network, most: usize) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let node = kind.start(network, Images::layers(most))?;
+        let cri = runtime.block_on(node.cri())?;
+        Ok(Self { filling: Filling { cri, node, pulled: 0, most }, runtime })
+    }
+
+    /// Images on it.
+    pub fn images(&self) -> usize {
+        self.filling.pulled
+    }
+
+    /// Answers a question; `None` when interrupted.
+    ///
+    /// # Errors
+    /// When images can't be pulled or containers started: with the snapshotter's last words.
+    pub fn answer(&mut self, question: Question) -> Result<Option<Found>> {
+        let answer = self.runtime.block_on(interrupt::or(self.filling.answer(question)));
+        let answer = answer.transpose();
+        answer.with_context(|| format!("{question}\n{}", self.filling.node.tail()))
+    }
+}
+
+impl Filling {
+    async fn answer(&mut self, question: Question) -> Result<Found> {
+        let before = self.cpu();
+        let mut seconds = BTreeMap::new();
+        let images = if let Question::Images(count) = question { count } else { self.most };
+        let pulls = self.pull(images).await?;
+        if matches!(question, Question::Images(_)) && !pulls.is_empty() {
+            seconds.insert("pull".to_owned(), pulls);
+        }
+        match question {
+            Question::Images(_) => {
+                seconds.insert("start".to_owned(), self.start_some().await?);
+                Ok(self.look(seconds, before))
+            }
+            Question::Starts(count) => self.start_at_once(count, before).await,
+            Question::Restart => self.restart().await,
+        }
+    }
+
+    /// Pulls until there are so many; seconds of each.
+    async fn pull(&mut self, images: usize) -> Result<Vec<f64>> {
+        let mut seconds = Vec::new();
+        while self.pulled < images {
+            let reference = self.reference(self.pulled);
+            let begin = Instant::now();
+            self.cri.pull(&reference).await.with_context(|| format!("PullImage of {reference}"))?;
+            seconds.push(begin.elapsed().as_secs_f64());
+            self.pulled += 1;
+        }
+        Ok(seconds)
+    }
+
+    /// Starts some containers one after the other, of images from all over the node; seconds of each until ready.
+    async fn start_some(&mut self) -> Result<Vec<f64>> {
+        let mut seconds = Vec::new();
+        for at in 0..STARTS {
+            let spec = Spec::sleeping(&self.reference(at * self.pulled / STARTS));
+            let begin = Instant::now();
+            let container = self.cri.start_as(&spec).await.context("a container's start")?;
+            wait_ready(&mut self.cri, &container, READY).await?;
+            seconds.push(begin.elapsed().as_secs_f64());
+            self.cri.kill(container).await;
+        }
+        Ok(seconds)
+    }
+
+    /// Starts containers at once, of an image each; looks while all of them run.
+    async fn start_at_once(&mut self, count: usize, before: f64) -> Result<Found> {
+        ensure!(count <= self.pulled, "there are {} images for {count} containers", self.pulled);
+        let mut clients = Vec::new();
+        for at in 0..count {
+            let (socket, dir) = (self.node.containerd.socket(), self.node.containerd.dir());
+            let spec = Spec::sleeping(&self.reference(at * self.pulled / count));
+            clients.push((Cri::connect(&socket, dir).await, spec));
+        }
+        let begin = Instant::now();
+        let starts = clients.iter_mut().map(|(cri, spec)| async move {
+            let container = cri.start_as(spec).await.context("a container's start")?;
+            wait_ready(cri, &container, READY).await?;
+            Ok::<_, anyhow::Error>((container, begin.elapsed().as_secs_f64()))
+        });
+        let started = join_all(starts).await.into_iter().collect::<Result<Vec<_>>>()?;
+        let (containers, seconds): (Vec<_>, Vec<_>) = started.into_iter().unzip();
+        let found = self.look(BTreeMap::from([("start".to_owned(), seconds)]), before);
+        for container in containers {
+            self.cri.kill(container).await;
+        }
+        Ok(found)
+    }
+
+    /// Ends the daemon and starts it again while a container runs, which then reads what nobody has read.
+    async fn restart(&mut self) -> Result<Found> {
+        let container = self.cri.start(&self.reference(0)).await.context("a container's start")?;
+        wait_ready(&mut self.cri, &container, READY).await?;
+        let mut seconds: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+        for restart in 0..RESTARTS {
+            // What is in the page cache would be read without the daemon.
+            drop_caches(&[])?;
+            let begin = Instant::now();
+            let Snapshotter::Spandrel(daemon) = &mut self.node.snapshotter else {
+                bail!("this node has no daemon that could be started again");
+            };
+            daemon.restart()?;
+            seconds.entry("restart".to_owned()).or_default().push(begin.elapsed().as_secs_f64());
+            let file = Images::file(restart % images::OWN_LAYERS);
+            self.cri.output(&container, &format!("cat /{file} > /dev/null")).await;
+            seconds.entry("read".to_owned()).or_default().push(begin.elapsed().as_secs_f64());
+        }
+        // The process that is there now, since its start.
+        let found = self.look(seconds, 0.0);
+        self.cri.kill(container).await;
+        Ok(found)
+    }
+
+    fn reference(&self, number: usize) -> String {
+        self.node.reference(&Images::name(number))
+    }
+
+    /// What keeps the images: containerd itself where it has no other snapshotter.
+    fn usage(&self) -> usage::Usage {
+        let snapshotter = self.node.processes("snapshotter");
+        usage::of(&if snapshotter.is_empty() { self.node.processes("containerd") } else { snapshotter })
+    }
+
+    fn cpu(&self) -> f64 {
+        self.usage().cpu
+    }
+
+    fn look(&self, seconds: BTreeMap<String, Vec<f64>>, cpu_before: f64) -> Found {
+        let used = self.usage();
+        Found {
+            seconds,
+            memory: used.resident,
+            descriptors: used.descriptors,
+            threads: used.threads,
+            mounts: self.mounts(),
+            cpu: used.cpu - cpu_before,
+        }
+    }
+
+    /// Mounts below the folders of this node's programs; others on the machine aren't this node's.
+    fn mounts(&self) -> u64 {
+        let mut dirs = vec![self.node.containerd.dir().to_owned()];
+        if let Snapshotter::Spandrel(daemon) = &self.node.snapshotter {
+            dirs.push(daemon.root());
+        }
+        let dirs: Vec<_> = dirs.iter().map(|dir| format!(" {}/", dir.display())).collect();
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        mounts.lines().filter(|line| dirs.iter().any(|dir| line.contains(dir))).count() as u64
+    }
+}
