@@ -142,7 +142,7 @@ fn last_lines(text: &str) -> String {
 }
 
 /// Programs that a node has run before, so that they are in its memory.
-fn programs(node: &Node) -> Vec<PathBuf> {
+pub fn programs(node: &Node) -> Vec<PathBuf> {
     let mut found: Vec<_> = ["containerd", "shim", "snapshotter"]
         .iter()
         .flat_map(|role| node.processes(role))
