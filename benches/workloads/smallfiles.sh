@@ -19,17 +19,17 @@ add_layer "$WORK/reader"
 
 # Slices of one made-up text, from places that a fixed seed chooses: alike as sources are, no two the same.
 python_files '
-import os, random, sys
+import itertools, os, random, sys
 
 FOLDERS, PER_FOLDER, LAYERS = 2000, 100, 2
 random = random.Random(200000)
 letters = "etaoinshrdlucmfwypvbgkqjxz"
 weights = [1 / (n + 1) for n in range(len(letters))]
 words = ["".join(random.choices(letters, weights, k=random.randint(2, 10))) for _ in range(5000)]
-often = [1 / (n + 1) for n in range(len(words))]
+often = list(itertools.accumulate(1 / (n + 1) for n in range(len(words))))
 text = []
 for _ in range(100000):
-    text.append(" ".join(random.choices(words, often, k=random.randint(4, 14))) + "\n")
+    text.append(" ".join(random.choices(words, cum_weights=often, k=random.randint(4, 14))) + "\n")
 text = "".join(text).encode()
 for folder in range(FOLDERS):
     path = f"{sys.argv[1]}/files{folder * LAYERS // FOLDERS}/files/{folder // 50:02}/{folder:04}"
