@@ -7,7 +7,7 @@
 #     build.sh --list       prints the workloads' names
 #
 # A workload is a script here with the header lines `# about:` and `# ready:` (what its line on stdout or stderr that
-# means ready contains); `# needs:` names the script whose layers it has below its own, `# env:` a variable it reads.
+# means ready contains); `# needs:` names the script whose layers it has below its own, `# env:` the variables it reads.
 # It is run as NAME.sh MIRROR OUT_LAYOUT_DIR [LAYOUT_OF_WHAT_IT_NEEDS]. Messages are on stderr.
 set -Eeuo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)

@@ -68,12 +68,12 @@ start_twice() {
         done
         printf '%-12s %7d ms  %s\n' "$name" $(((${EPOCHREALTIME/[.,]/} - begin) / 1000)) "$(grep -F "$ready" "$log" | tr '\n' '|')"
         sleep 0.3
-        ctr task kill -s SIGTERM "$container" || true
-        for _ in $(seq 50); do
+        ctr task kill -s SIGTERM "$container" || true # it may have ended by itself
+        for _ in $(seq 150); do
             kill -0 "$client" 2>/dev/null || break
             sleep 0.1
         done
-        ! kill -0 "$client" 2>/dev/null || { warn "$name does not end at SIGTERM"; ctr task kill -s SIGKILL "$container"; }
+        ! kill -0 "$client" 2>/dev/null || { warn "$name does not end at SIGTERM"; ctr task kill -s SIGKILL "$container" || true; }
         wait "$client" || true
         ctr container rm "$container" >/dev/null
     done

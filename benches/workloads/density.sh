@@ -2,8 +2,7 @@
 # about: the image of python; reads DENSITY percent of its bytes, whole files in ORDER random or tar, then is ready
 # ready: density is ready
 # needs: python
-# env: DENSITY=100
-# env: ORDER=random
+# env: DENSITY=100 ORDER=random
 set -Eeuo pipefail
 # shellcheck source=benches/workloads/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

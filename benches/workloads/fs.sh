@@ -26,12 +26,12 @@ with open(sys.argv[1], "wb") as out:
 ' "$WORK/big/data/big"
 add_layer "$WORK/big"
 
-# Sizes evenly spread over their orders of magnitude, from nothing to 256 KiB.
+# Sizes evenly spread over their orders of magnitude, from nothing to 64 KiB.
 mkdir -p "$WORK/tree/data/tree" "$WORK/tree/src"
 python_files '
 import os, random, sys
 
-FILES, PER_FOLDER, LARGEST_BITS = 20000, 40, 18
+FILES, PER_FOLDER, LARGEST_BITS = 20000, 40, 16
 random = random.Random(20000)
 text = " ".join("%x" % random.randrange(1 << random.randrange(4, 40)) for _ in range(200000)).encode()
 noise = random.randbytes(1 << LARGEST_BITS)

@@ -14,6 +14,9 @@ debian_files "$WORK/pool" \
     python3-numpy python3-scipy python3-pandas-lib python3-matplotlib python3-sympy python3-django python3-botocore \
     golang-1.19-src libstdc++-12-dev docker.io tzdata \
     ruby3.1 libruby3.1 php8.2-cli postgresql-15 mariadb-server-core nodejs libnode108 inkscape gimp-data libreoffice-common
+# The first layer has the program, too.
+static_busybox "$WORK/dealt/00/reader/busybox"
+ln -s busybox "$WORK/dealt/00/reader/sleep"
 python_files '
 import os, sys, zlib
 
@@ -21,6 +24,8 @@ import os, sys, zlib
 # much for the layer at hand waits for the next one.
 pool, out, count, least, most = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
 aim = (least + most) // 2
+# pigz compresses in pieces, and so a little less.
+limit = most - 300000
 names = []
 for folder, folders, files in os.walk(pool):
     folders.sort()
@@ -30,6 +35,9 @@ waiting, sizes = [], {}
 todo = iter(names)
 for layer in range(count):
     stream, size, taken, later = zlib.compressobj(6), 0, [], []
+    if layer == 0:
+        with open(os.path.join(out, "00", "reader", "busybox"), "rb") as file:
+            size = len(zlib.compress(file.read(), 6))
     while size < aim:
         name = waiting.pop(0) if waiting else next(todo, None)
         if name is None:
@@ -38,7 +46,7 @@ for layer in range(count):
             content = file.read()
         sizes[name] = len(content)
         alone = len(content) if len(content) < 65536 else len(zlib.compress(content, 6))
-        if size + alone > most - 300000:
+        if size + alone > limit:
             if alone < aim:
                 later.append(name)
             continue
@@ -56,9 +64,6 @@ for layer in range(count):
 ' "$WORK/pool" "$WORK/dealt" "$COUNT" "$LEAST" "$MOST"
 rm -rf "$WORK/pool"
 
-# The first layer has the program, too.
-static_busybox "$WORK/dealt/00/reader/busybox"
-ln -s busybox "$WORK/dealt/00/reader/sleep"
 mv "$WORK/dealt/read" "$WORK/dealt/00/reader/files"
 cat >"$WORK/dealt/00/reader/run" <<TEXT
 bytes=0
