@@ -16,8 +16,8 @@ pub fn write(page: &mut Page, run: &Run<Value>) {
     page.heading(2, "Scale on one node");
     page.prose(
         "*images:N*: a node with so many images pulled. *starts:N*: so many containers started at once. *restart*: the daemon, with \
-         all of them. Times are of every container or restart of every repeat; *read* is when a running container has read from the \
-         network after a restart. *spandrel-mounted* keeps every layer mounted, where *spandrel* does so with those in use and the \
+         all of them. Times are of every container or restart of every repeat; *ready* is when a container that was started after a \
+         restart is ready. *spandrel-mounted* keeps every layer mounted, where *spandrel* does so with those in use and the \
          hundred used last. Memory, descriptors, threads and CPU are the snapshotter's, which for overlayfs is containerd.",
     );
     let mut times =
