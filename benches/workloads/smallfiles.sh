@@ -10,7 +10,7 @@ static_busybox "$WORK/reader/bin/busybox"
 ln -s busybox "$WORK/reader/bin/sleep"
 mkdir -p "$WORK"/reader/{dev,etc,proc,sys,tmp}
 chmod 1777 "$WORK/reader/tmp"
-cat >"$WORK/reader/run" <<TEXT
+cat >"$WORK/reader/bin/read-all" <<TEXT
 cd /files && busybox find . -type f -size +0 -print0 | busybox xargs -0 -n 500 /bin/busybox cat | busybox wc >/tmp/read || exit 1
 echo "smallfiles is ready: lines, words, bytes \$(busybox cat /tmp/read)"
 $STAY
@@ -44,4 +44,4 @@ for n in 0 1; do
     add_layer "$WORK/files$n"
     rm -rf "$WORK/files$n"
 done
-write_image '{"Env":["PATH=/bin"],"Cmd":["/bin/busybox","sh","/run"]}'
+write_image '{"Env":["PATH=/bin"],"Cmd":["/bin/busybox","sh","/bin/read-all"]}'
