@@ -11,8 +11,8 @@ ln -s busybox "$WORK/reader/bin/sleep"
 mkdir -p "$WORK"/reader/{dev,etc,proc,sys,tmp}
 chmod 1777 "$WORK/reader/tmp"
 cat >"$WORK/reader/bin/read-all" <<TEXT
-cd /files && busybox find . -type f -size +0 -print0 | busybox xargs -0 -n 500 /bin/busybox cat | busybox wc >/tmp/read || exit 1
-echo "smallfiles is ready: lines, words, bytes \$(busybox cat /tmp/read)"
+cd /files && busybox find . -type f -size +0 -print0 | busybox xargs -0 -n 500 /bin/busybox cat | busybox wc -c >/tmp/read || exit 1
+echo "smallfiles is ready: \$(busybox cat /tmp/read) bytes"
 $STAY
 TEXT
 add_layer "$WORK/reader"
