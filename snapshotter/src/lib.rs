@@ -6,7 +6,7 @@ pub mod daemon;
 pub mod device;
 pub mod embedded;
 mod error;
-mod fetch;
+pub mod fetch;
 mod image;
 pub mod layer;
 mod listen;

@@ -8,11 +8,11 @@
 mod flight;
 mod headers;
 mod limits;
-mod plan;
+pub mod plan;
 mod shared;
 mod source;
 mod spans;
-mod split;
+pub mod split;
 #[cfg(test)]
 pub(crate) mod testing;
 mod turns;

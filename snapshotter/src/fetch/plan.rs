@@ -8,7 +8,7 @@ use super::limits::{MAX_DECODED_LEN, MAX_REQUEST_LEN};
 
 /// Groups `missing`, in order, into runs of neighbours, each for one range request of at most [`MAX_REQUEST_LEN`]
 /// compressed bytes and [`MAX_DECODED_LEN`] decoded ones (a longer span is alone). The answer are ranges of indexes into `missing`.
-pub(super) fn requests(missing: &[Span]) -> Vec<Range<usize>> {
+pub fn requests(missing: &[Span]) -> Vec<Range<usize>> {
     let mut groups: Vec<Range<usize>> = Vec::new();
     for (index, span) in missing.iter().enumerate() {
         let fits = groups.last().is_some_and(|group| {

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 /// An answer on its way.
 #[derive(Debug)]
-pub(super) struct Splitter {
+pub struct Splitter {
     /// Where each span lies in the blob, in order; neighbours, none of them empty.
     spans: Vec<Range<u64>>,
     /// Which of them the next byte belongs to.
@@ -18,7 +18,7 @@ pub(super) struct Splitter {
 
 /// A piece of an answer.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Piece<'a> {
+pub struct Piece<'a> {
     /// Index of the span that it belongs to.
     pub span: usize,
     /// The bytes, at least one.
@@ -28,18 +28,19 @@ pub(super) struct Piece<'a> {
 }
 
 impl Splitter {
-    pub(super) fn new(spans: Vec<Range<u64>>) -> Self {
+    /// An answer with these spans: where each lies in the blob, in order; neighbours, none of them empty.
+    pub fn new(spans: Vec<Range<u64>>) -> Self {
         let at = spans.first().map_or(0, |span| span.start);
         Self { spans, current: 0, at }
     }
 
     /// Whether every span has had its last byte.
-    pub(super) fn is_done(&self) -> bool {
+    pub fn is_done(&self) -> bool {
         self.current == self.spans.len()
     }
 
     /// The next piece of `input`, of which `used` bytes have been seen; `None` when there is none.
-    pub(super) fn next<'a>(&mut self, input: &'a [u8], used: &mut usize) -> Option<Piece<'a>> {
+    pub fn next<'a>(&mut self, input: &'a [u8], used: &mut usize) -> Option<Piece<'a>> {
         let span = self.spans.get(self.current)?;
         let rest = &input[*used..];
         let left = span.end.saturating_sub(self.at);

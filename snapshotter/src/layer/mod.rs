@@ -13,7 +13,7 @@ mod parents;
 mod record;
 pub mod store;
 pub(crate) mod stream;
-mod table;
+pub mod table;
 #[cfg(test)]
 mod tests;
 mod unpack;

@@ -12,7 +12,7 @@ use crate::Error;
 /// # Errors
 /// When the tree has what EROFS can't hold: [`Error::InvalidArgument`], which says what, without the layer's name. Such a
 /// layer is unpacked into a directory.
-pub(crate) fn build(tree: &Tree, stream_len: u64) -> Result<Vec<u8>, Error> {
+pub fn build(tree: &Tree, stream_len: u64) -> Result<Vec<u8>, Error> {
     // Containers' overlays are mounted by root in the first user namespace: the attribute of `trusted` is the one they know.
     let options = Options { device_len: stream_len, opaque: OpaqueXattr::Trusted };
     spandrel_erofs::write(&Inodes(tree), &options)
