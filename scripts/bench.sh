@@ -92,5 +92,5 @@ bench_report() {
 bench_micro() {
     need_packages "${BUILD_PACKAGES[@]}"
     need_rust
-    cargo bench -p spandrel-benches "$@"
+    cargo bench -p spandrel-benches --bench micro -- "$@"
 }

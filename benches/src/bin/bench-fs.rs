@@ -1,13 +1,13 @@
 //! `./dev bench-fs`: reads and metadata in a container, cold, filled and warm, beside containerd's overlayfs.
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Parser;
 use spandrel_benches::depot::Depot;
 use spandrel_benches::fs::{FsTest, Station};
+use spandrel_benches::guard::guarded;
 use spandrel_benches::layout::Layout;
 use spandrel_benches::network::Network;
 use spandrel_benches::options::{self, Defaults, Options};
@@ -256,15 +256,6 @@ impl Bench {
 /// The systems beginning with another one: each time another is first.
 fn rotated(systems: &[Box<dyn System>], first: usize) -> impl Iterator<Item = &dyn System> {
     (0..systems.len()).map(move |at| systems[(at + first) % systems.len()].as_ref())
-}
-
-/// Fixtures panic where a test would fail; here it is one figure that is missing.
-fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()));
-        Err(anyhow!(text.unwrap_or_else(|| "a panic without words".to_owned())))
-    })
 }
 
 fn tell(outcome: &Outcome<Test>) -> String {
