@@ -30,9 +30,7 @@ pub fn merge<V: Clone + PartialEq>(
     for run in runs {
         let mut places = Vec::new();
         for machine in run.machines {
-            if let Some(known) = all.machines.first()
-                && !machine.is_like(known)
-            {
+            if let Some(known) = all.machines.iter().find(|known| !machine.is_like(known)) {
                 bail!(
                     "results of `{}` come from machines that differ, and can't stand in one table ({}): name the \
                      files of one machine",
@@ -80,14 +78,10 @@ pub fn differences(a: &Machine, b: &Machine) -> String {
     compare("distribution", a.distribution.clone(), b.distribution.clone());
     compare("file system", a.file_system.clone(), b.file_system.clone());
     compare("unpigz", a.unpigz.to_string(), b.unpigz.to_string());
-    let mut programs: Vec<&String> = a.versions.keys().chain(b.versions.keys()).collect();
-    programs.sort();
-    programs.dedup();
-    for program in programs {
-        let version = |machine: &Machine| {
-            machine.versions.get(program).cloned().unwrap_or_else(|| "not there".to_owned())
-        };
-        compare(program, version(a), version(b));
+    for (program, version) in &a.versions {
+        if let Some(other) = b.versions.get(program) {
+            compare(program, version.clone(), other.clone());
+        }
     }
     found.join("; ")
 }

@@ -104,35 +104,44 @@ fn runs(origins: &[Origin<'_>]) -> Table {
 
 /// One column for each benchmark; those measured alike share one.
 fn machines(origins: &[Origin<'_>]) -> Table {
-    let mut columns: Vec<(String, &[Machine])> = Vec::new();
+    let mut columns: Vec<(String, Vec<&Machine>)> = Vec::new();
     for origin in origins {
         let Some(first) = origin.machines.first() else { continue };
         match columns.iter_mut().find(|(_, machines)| machines[0].is_like(first)) {
-            Some((name, _)) => *name = format!("{name}, {}", origin.kind),
-            None => columns.push((origin.kind.to_owned(), origin.machines)),
+            Some((name, machines)) => {
+                *name = format!("{name}, {}", origin.kind);
+                machines.extend(origin.machines);
+            }
+            None => columns.push((origin.kind.to_owned(), origin.machines.iter().collect())),
         }
     }
     let head = std::iter::once("").chain(columns.iter().map(|(name, _)| name.as_str()));
     let mut table = Table::new(columns.len() + 1, head);
-    let mut row = |name: &str, value: &dyn Fn(&Machine) -> String| {
-        let cells = columns.iter().map(|(_, machines)| value(&machines[0]));
+    let mut row = |name: &str, value: &dyn Fn(&[&Machine]) -> String| {
+        let cells = columns.iter().map(|(_, machines)| value(machines));
         table.row(std::iter::once(name.to_owned()).chain(cells));
     };
-    row("processor", &|machine| machine.processor.clone());
-    row("cores", &|machine| machine.cores.to_string());
-    row("memory", &|machine| format!("{} MiB", machine.memory_mib));
-    row("kernel", &|machine| machine.kernel.clone());
-    row("distribution", &|machine| machine.distribution.clone());
-    row("file system", &|machine| machine.file_system.clone());
-    row("unpigz on the PATH (containerd inflates with it)", &|machine| {
-        if machine.unpigz { "yes".to_owned() } else { "no".to_owned() }
+    row("processor", &|machines| machines[0].processor.clone());
+    row("cores", &|machines| machines[0].cores.to_string());
+    row("memory", &|machines| format!("{} MiB", machines[0].memory_mib));
+    row("kernel", &|machines| machines[0].kernel.clone());
+    row("distribution", &|machines| machines[0].distribution.clone());
+    row("file system", &|machines| machines[0].file_system.clone());
+    row("unpigz on the PATH (containerd inflates with it)", &|machines| {
+        if machines[0].unpigz { "yes".to_owned() } else { "no".to_owned() }
     });
-    let mut programs: Vec<&String> =
-        columns.iter().flat_map(|(_, machines)| machines[0].versions.keys()).collect();
+    let mut programs: Vec<&String> = columns
+        .iter()
+        .flat_map(|(_, machines)| machines)
+        .flat_map(|machine| machine.versions.keys())
+        .collect();
     programs.sort();
     programs.dedup();
     for program in programs {
-        row(program, &|machine| machine.versions.get(program).cloned().unwrap_or_else(|| "–".to_owned()));
+        row(program, &|machines| {
+            let version = machines.iter().find_map(|machine| machine.versions.get(program));
+            version.cloned().unwrap_or_else(|| "–".to_owned())
+        });
     }
     table
 }

@@ -55,12 +55,18 @@ impl Machine {
         }
     }
 
-    /// Whether values from here may stand beside values from `other`: all but the clock's whims is the same.
+    /// Whether values from here may stand beside values from `other`: all that both have is the same. A program that only
+    /// one of them names was of no use to the other.
     pub fn is_like(&self, other: &Self) -> bool {
         // A virtual machine of the same kind may have a few pages less.
         const MEMORY_MAY_DIFFER_MIB: u64 = 256;
         let memory = self.memory_mib.abs_diff(other.memory_mib) <= MEMORY_MAY_DIFFER_MIB;
-        memory && Self { memory_mib: other.memory_mib, ..self.clone() } == *other
+        let versions = self
+            .versions
+            .iter()
+            .all(|(program, version)| other.versions.get(program).is_none_or(|other| other == version));
+        let (memory_mib, same) = (other.memory_mib, other.versions.clone());
+        memory && versions && Self { memory_mib, versions: same, ..self.clone() } == *other
     }
 }
 
@@ -88,7 +94,9 @@ mod tests {
         other.memory_mib += 4096;
         assert!(!this.is_like(&other));
         let mut other = this.clone();
+        other.versions.insert("soci".to_owned(), "0.4.1".to_owned());
+        assert!(this.is_like(&other) && other.is_like(&this));
         other.versions.insert("containerd".to_owned(), "1.6".to_owned());
-        assert!(!this.is_like(&other));
+        assert!(!this.is_like(&other) && !other.is_like(&this));
     }
 }

@@ -162,7 +162,8 @@ impl Filling {
             daemon.restart()?;
             seconds.entry("restart".to_owned()).or_default().push(begin.elapsed().as_secs_f64());
             let spec = Spec::sleeping(&self.reference(restart * self.pulled / RESTARTS));
-            let container = self.cri.start_as(&spec).await.context("a container's start after the restart")?;
+            let container =
+                self.cri.start_as(&spec).await.context("a container's start after the restart")?;
             wait_ready(&mut self.cri, &container, READY).await?;
             seconds.entry("ready".to_owned()).or_default().push(begin.elapsed().as_secs_f64());
             self.cri.kill(container).await;
