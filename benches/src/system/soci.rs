@@ -14,7 +14,7 @@ use crate::node::{Node, Snapshotter};
 use crate::results::machine::output;
 
 /// The variable with the folder of another SOCI's programs.
-pub const FOLDER: &str = "SPANDREL_SOCI";
+const FOLDER: &str = "SPANDREL_SOCI";
 
 /// What turns parallel pulling on in versions that have it (from 0.11).
 const PARALLEL: &str =
@@ -42,7 +42,7 @@ impl Soci {
         Self { name: "soci", programs, config: "", is_lazy: true }
     }
 
-    /// The one in the folder that [`FOLDER`] names.
+    /// The one in the folder that the variable `SPANDREL_SOCI` names.
     pub fn given() -> Option<Self> {
         let programs = PathBuf::from(std::env::var_os(FOLDER).filter(|folder| !folder.is_empty())?);
         Some(Self { name: "soci-given", programs, config: LAZY, is_lazy: true })

@@ -17,7 +17,7 @@ use crate::node::{Node, Snapshotter};
 use crate::results::machine::output;
 
 /// The variable with the folder of `containerd-stargz-grpc` and `ctr-remote`.
-pub const FOLDER: &str = "SPANDREL_STARGZ";
+const FOLDER: &str = "SPANDREL_STARGZ";
 
 /// A stargz-snapshotter, or the place where there is none.
 #[derive(Debug, Clone)]
@@ -52,7 +52,7 @@ impl Drop for StargzDaemon {
 }
 
 impl Stargz {
-    /// The one in the folder that [`FOLDER`] names.
+    /// The one in the folder that the variable `SPANDREL_STARGZ` names.
     pub fn given() -> Self {
         Self { programs: std::env::var_os(FOLDER).filter(|folder| !folder.is_empty()).map(PathBuf::from) }
     }

@@ -6,8 +6,8 @@ use spandrel_ztoc::Span;
 
 use super::limits::{MAX_DECODED_LEN, MAX_REQUEST_LEN};
 
-/// Groups `missing`, in order, into runs of neighbours, each for one range request of at most [`MAX_REQUEST_LEN`]
-/// compressed bytes and [`MAX_DECODED_LEN`] decoded ones (a longer span is alone). The answer are ranges of indexes into `missing`.
+/// Groups `missing`, in order, into runs of neighbours, each for one range request of at most `MAX_REQUEST_LEN`
+/// compressed bytes and `MAX_DECODED_LEN` decoded ones (a longer span is alone). The answer are ranges of indexes into `missing`.
 pub fn requests(missing: &[Span]) -> Vec<Range<usize>> {
     let mut groups: Vec<Range<usize>> = Vec::new();
     for (index, span) in missing.iter().enumerate() {
