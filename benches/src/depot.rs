@@ -11,6 +11,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
+use spandrel_fixtures::client::Reply;
 use spandrel_fixtures::image::pause;
 use spandrel_fixtures::peers::DockerRegistry;
 use spandrel_fixtures::tls::Authority;
@@ -113,50 +114,39 @@ impl Depot {
         Ok(())
     }
 
-    /// Bytes of a manifest and the blobs that it names, by its repository and digest: an index's size.
+    /// Bytes of the one index that refers to the image `name`, manifest and zTOCs; 0 when there is none.
     ///
     /// # Errors
-    /// When it isn't there.
-    pub fn size_of(&self, repository: &str, digest: &str) -> Result<u64> {
-        let accept = [("accept", "application/vnd.oci.image.manifest.v1+json")];
-        let reply = self.registry.client().get(&format!("/v2/{repository}/manifests/{digest}"), &accept);
-        if reply.status.as_u16() != 200 {
-            bail!("{repository}@{digest}: the registry answers {}", reply.status);
-        }
-        let manifest: serde_json::Value = serde_json::from_slice(&reply.body)?;
-        let listed = ["layers", "blobs"].iter().filter_map(|key| manifest[*key].as_array()).flatten();
-        let blobs: u64 = listed.filter_map(|blob| blob["size"].as_u64()).sum();
-        Ok(reply.body.len() as u64 + blobs)
+    /// When the image isn't there, or has several.
+    pub fn index_size(&self, name: &str) -> Result<u64> {
+        let (repository, tag) = name.rsplit_once(':').context("a name with a tag")?;
+        let image = self.manifest(repository, tag)?.with_context(|| format!("{name} isn't there"))?;
+        let digest = image.header("docker-content-digest");
+        // The fallback of a registry that doesn't know referrers.
+        let Some(referrers) = self.manifest(repository, &digest.replace(':', "-"))? else { return Ok(0) };
+        let referrers: serde_json::Value = serde_json::from_slice(&referrers.body)?;
+        let listed: Vec<_> = referrers["manifests"].as_array().into_iter().flatten().collect();
+        let index = match listed.as_slice() {
+            [] => return Ok(0),
+            [index] => index["digest"].as_str().context("a digest")?,
+            many => bail!("{name} has {} indexes: which one is used?", many.len()),
+        };
+        let manifest = self.manifest(repository, index)?.with_context(|| format!("{index} isn't there"))?;
+        let parsed: serde_json::Value = serde_json::from_slice(&manifest.body)?;
+        let ztocs = parsed["layers"].as_array().into_iter().flatten();
+        Ok(manifest.body.len() as u64 + ztocs.filter_map(|ztoc| ztoc["size"].as_u64()).sum::<u64>())
     }
 
-    /// Indexes that refer to an image, by the fallback tag that a registry without the referrers API has.
-    ///
-    /// # Errors
-    /// When the tag isn't understood.
-    pub fn referrers(&self, repository: &str, image: &str) -> Result<Vec<String>> {
-        let accept = [("accept", "application/vnd.oci.image.index.v1+json")];
-        let tag = image.replace(':', "-");
-        let reply = self.registry.client().get(&format!("/v2/{repository}/manifests/{tag}"), &accept);
-        if reply.status.as_u16() == 404 {
-            return Ok(Vec::new());
+    /// The manifest or image index of this tag or digest; `None` when there is none.
+    fn manifest(&self, repository: &str, reference: &str) -> Result<Option<Reply>> {
+        let accept = ["manifest", "index"].map(|kind| format!("application/vnd.oci.image.{kind}.v1+json"));
+        let target = format!("/v2/{repository}/manifests/{reference}");
+        let reply = self.registry.client().get(&target, &[("accept", &accept.join(", "))]);
+        match reply.status.as_u16() {
+            200 => Ok(Some(reply)),
+            404 => Ok(None),
+            other => bail!("{repository}:{reference}: the registry answers {other}"),
         }
-        let index: serde_json::Value = serde_json::from_slice(&reply.body)?;
-        let listed = index["manifests"].as_array().into_iter().flatten();
-        Ok(listed.filter_map(|entry| entry["digest"].as_str()).map(str::to_owned).collect())
-    }
-
-    /// The digest of the manifest that a tag names.
-    ///
-    /// # Errors
-    /// When it isn't there.
-    pub fn digest_of(&self, repository: &str, tag: &str) -> Result<String> {
-        let accept = [("accept", "application/vnd.oci.image.manifest.v1+json")];
-        let reply = self.registry.client().get(&format!("/v2/{repository}/manifests/{tag}"), &accept);
-        let digest = reply.header("docker-content-digest").to_owned();
-        if digest.is_empty() {
-            bail!("{repository}:{tag}: the registry answers {}", reply.status);
-        }
-        Ok(digest)
     }
 
     /// Files of these blobs on disk, for reading them into the page cache: a real registry isn't on the node's disk.

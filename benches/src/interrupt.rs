@@ -26,12 +26,8 @@ pub fn listen() -> Result<()> {
             let any = signals.iter_mut().map(|signal| Box::pin(signal.recv()));
             futures_util::future::select_all(any).await;
         });
-        // Nobody may be listening any more.
+        // Nobody may be listening any more. (A second signal changes nothing: what is under way is being given up.)
         let _ = tell.send(true);
-        // A second one finds nobody who waits for it: the kernel's own handling was replaced, so the thread stays.
-        loop {
-            std::thread::park();
-        }
     })?;
     // Called once, by main.
     let _ = TOLD.set(told);

@@ -5,20 +5,20 @@
 //! together a `workload` (an image made by a script), a `system` (how a node gets its files), a `network` (the shaping
 //! proxy before the registry of `depot`) and a `node` (a fresh containerd and snapshotter, with their `usage`); `start`
 //! measures a container's start there, `fs` reads and metadata in a container, `index` the making of an image's index,
-//! `scale` a node with very many images. `options`, `progress`, `guard` and `interrupt` are what all programs in `bin`
-//! share.
+//! `scale` a node with very many images. `options`, `program`, `progress` and `interrupt` are what all programs in
+//! `bin` share.
 
 pub mod cache;
 pub mod clock;
 pub mod depot;
 pub mod fs;
-pub mod guard;
 pub mod index;
 pub mod interrupt;
 pub mod layout;
 pub mod network;
 pub mod node;
 pub mod options;
+pub mod program;
 pub mod progress;
 pub mod report;
 pub mod results;

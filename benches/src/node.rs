@@ -44,11 +44,8 @@ pub const ROLES: [&str; 3] = ["containerd", "shim", "snapshotter"];
 
 impl Node {
     /// A node of these parts.
-    ///
-    /// # Errors
-    /// None yet.
-    pub fn start(containerd: Containerd, snapshotter: Snapshotter, host: String) -> Result<Self> {
-        Ok(Self { containerd, snapshotter, host })
+    pub fn new(containerd: Containerd, snapshotter: Snapshotter, host: String) -> Self {
+        Self { containerd, snapshotter, host }
     }
 
     /// The reference of an image by its repository and tag.

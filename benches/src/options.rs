@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::cache;
+use crate::network::Network;
 use crate::results::{Absent, Plan};
 use crate::system::{self, Systems};
 
@@ -45,17 +46,25 @@ pub struct Defaults<'a> {
 
 impl Options {
     /// The plan that the options and defaults make.
-    pub fn plan(&self, defaults: Defaults<'_>) -> Plan {
+    ///
+    /// # Errors
+    /// When it names a network that there isn't.
+    pub fn plan(&self, defaults: Defaults<'_>) -> Result<Plan> {
         let or = |given: &[String], default: &[&str]| {
             let given: Vec<_> = given.iter().filter(|name| !name.is_empty()).cloned().collect();
             if given.is_empty() { default.iter().map(|&name| name.to_owned()).collect() } else { given }
         };
-        Plan {
+        let plan = Plan {
             workloads: or(&self.workloads, defaults.workloads),
             systems: or(&self.systems, defaults.systems),
             networks: or(&self.networks, defaults.networks),
             repeats: self.repeats.unwrap_or(defaults.repeats),
+        };
+        let known = Network::names();
+        if let Some(name) = plan.networks.iter().find(|name| !known.contains(name)) {
+            bail!("there is no network {name:?}; there are: {}", known.join(", "));
         }
+        Ok(plan)
     }
 
     /// Where results go.

@@ -143,7 +143,7 @@ fn last_lines(text: &str) -> String {
 
 /// Programs that a node has run before, so that they are in its memory.
 pub fn programs(node: &Node) -> Vec<PathBuf> {
-    let mut found: Vec<_> = ["containerd", "shim", "snapshotter"]
+    let mut found: Vec<_> = node::ROLES
         .iter()
         .flat_map(|role| node.processes(role))
         .filter_map(|pid| std::fs::read_link(format!("/proc/{pid}/exe")).ok())

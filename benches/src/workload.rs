@@ -35,6 +35,15 @@ fn scripts() -> PathBuf {
 }
 
 impl Workload {
+    /// The workloads that these names stand for, in this order.
+    ///
+    /// # Errors
+    /// See [`named`](Self::named).
+    pub fn all_named(names: &[String]) -> Result<Vec<Self>> {
+        let found = names.iter().map(|name| Self::named(name)).collect::<Result<Vec<_>>>()?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
     /// The workloads that `name` stands for: itself, or every variant of the density sweep.
     ///
     /// # Errors

@@ -3,21 +3,18 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::Parser;
 use spandrel_benches::depot::Depot;
 use spandrel_benches::fs::{FsTest, Station};
-use spandrel_benches::guard::guarded;
 use spandrel_benches::layout::Layout;
-use spandrel_benches::network::Network;
 use spandrel_benches::options::{self, Defaults, Options};
 use spandrel_benches::progress::Progress;
 use spandrel_benches::results::file::{RunFile, cell};
 use spandrel_benches::results::fs::{State, Test, Value};
-use spandrel_benches::results::{Machine, Outcome};
 use spandrel_benches::system::System;
 use spandrel_benches::workload::Workload;
-use spandrel_benches::{clock, interrupt, say};
+use spandrel_benches::{clock, interrupt, program, say};
 use tokio::runtime::Runtime;
 
 /// The workload whose image the tests run in.
@@ -32,22 +29,12 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => {
-            say("interrupted; the same command continues");
-            ExitCode::from(130)
-        }
-        Err(error) => {
-            say(&format!("bench-fs: {error:#}"));
-            ExitCode::FAILURE
-        }
-    }
+    let arguments = Arguments::parse();
+    program::run("bench-fs", || run(&arguments))
 }
 
 /// Whether it came to the end.
 fn run(arguments: &Arguments) -> Result<bool> {
-    interrupt::listen()?;
     let all: Vec<_> = FsTest::all().into_iter().map(|test| test.name).collect();
     let all: Vec<_> = all.iter().map(String::as_str).collect();
     let defaults = Defaults {
@@ -56,25 +43,15 @@ fn run(arguments: &Arguments) -> Result<bool> {
         networks: &["lan"],
         repeats: 1, // a full run takes minutes, and asks for patience enough
     };
-    let mut plan = arguments.options.plan(defaults);
+    let mut plan = arguments.options.plan(defaults)?;
     let tests = FsTest::named(&plan.workloads)?;
     plan.workloads = tests.iter().map(|test| test.name.clone()).collect();
-    for name in &plan.networks {
-        if !Network::names().contains(name) {
-            bail!("there is no network {name:?}; there are: {}", Network::names().join(", "));
-        }
-    }
     let (systems, absent) = options::present(&plan)?;
     let networks = plan.networks.clone();
     let repeats = plan.repeats;
     let states: usize = tests.iter().map(|test| test.states().len()).sum();
     let cells = states * networks.len() * systems.len() * usize::try_from(repeats)?;
-    let machine = Machine::this(&std::env::temp_dir(), options::versions(&systems));
-    let results = arguments.options.results();
-    let mut file = RunFile::<Value>::open(&results, "fs", plan, machine, &clock::now(), cells)?;
-    file.set_absent(absent);
-    say(&format!("results: {}", file.path().display()));
-    let progress = Progress::new(cells, file.run().values.len());
+    let (file, progress) = program::open(&arguments.options, "fs", plan, (&systems, absent), cells)?;
     let layout = Workload::named(IMAGE)?.first().context("a workload")?.image()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let depot = Depot::open()?;
@@ -124,9 +101,8 @@ impl Bench {
     /// others are gone, or have all their bytes. The node of the last cold test is filled and serves the other two states.
     fn round(&mut self, round: Round<'_>, tests: &[FsTest], systems: &[Box<dyn System>]) -> Result<bool> {
         let cold: Vec<_> = tests.iter().filter(|test| test.states().contains(&State::Cold)).collect();
-        let first = usize::try_from(round.repeat)?;
-        for (at, test) in cold.iter().enumerate() {
-            for system in rotated(systems, first + at) {
+        for (turn, &test) in (round.repeat..).zip(&cold) {
+            for system in program::in_turns(systems, turn).map(AsRef::as_ref) {
                 if self.has(round, test, system, State::Cold) {
                     continue;
                 }
@@ -136,7 +112,7 @@ impl Bench {
                 if !self.step(round, test, system, State::Cold)? {
                     return Ok(false);
                 }
-                let is_last = at + 1 == cold.len();
+                let is_last = cold.last() == Some(&test);
                 if !is_last && system.is_lazy() {
                     self.close(system);
                 } else if !self.fill(system)? {
@@ -144,8 +120,8 @@ impl Bench {
                 }
             }
         }
-        for (at, test) in tests.iter().enumerate() {
-            for system in rotated(systems, first + at) {
+        for (turn, test) in (round.repeat..).zip(tests) {
+            for system in program::in_turns(systems, turn).map(AsRef::as_ref) {
                 // One after the other: nothing comes between a test and its repetition.
                 for state in [State::Filled, State::Warm] {
                     if !self.has(round, test, system, state) && !self.step(round, test, system, state)? {
@@ -162,26 +138,18 @@ impl Bench {
 
     fn has(&self, round: Round<'_>, test: &FsTest, system: &dyn System, state: State) -> bool {
         self.file.run().values.iter().any(|value| {
-            let cell = &value.cell;
-            value.state == state
-                && cell.workload == test.name
-                && cell.system == system.name()
-                && cell.network == round.network
-                && cell.repeat == round.repeat
+            value.state == state && value.cell.is(&test.name, &system.name(), round.network, round.repeat)
         })
     }
 
     /// Measures one value and keeps it; whether it wasn't interrupted.
     fn step(&mut self, round: Round<'_>, test: &FsTest, system: &dyn System, state: State) -> Result<bool> {
-        let Some(measured) = self.measure(round.network, test, system, state) else { return Ok(false) };
-        let outcome = match measured {
-            Ok(done) => Outcome::Measured(done),
-            Err(error) => Outcome::Failed(format!("{error:#}")),
-        };
+        let measured = self.measure(round.network, test, system, state);
+        let Some(outcome) = program::outcome(measured) else { return Ok(false) };
         let state_name = format!("{state:?}").to_lowercase();
         let Round { network, repeat, repeats } = round;
         let what = format!("{} {state_name} {network} {} {repeat}/{repeats}", test.name, system.name());
-        self.progress.step(&what, &tell(&outcome));
+        self.progress.step(&what, &program::tell(&outcome, tell));
         let cell = cell(&self.file, clock::now(), &test.name, &system.name(), network, repeat);
         self.file.add(Value { cell, state, outcome })?;
         Ok(true)
@@ -194,34 +162,36 @@ impl Bench {
         test: &FsTest,
         system: &dyn System,
         state: State,
-    ) -> Option<Result<Test>> {
+    ) -> Result<Option<Test>> {
         if interrupt::told() {
-            return None;
+            return Ok(None);
         }
         if !self.stations.contains_key(&system.name()) {
             let (runtime, depot, layout) = (&self.runtime, &self.depot, &self.layout);
-            let opened = guarded(|| {
+            let opened = program::guarded(|| {
                 let prepared = depot.prepare(layout, IMAGE, system)?;
                 runtime.block_on(interrupt::or(Station::open(system, network, depot, &prepared))).transpose()
             });
             let place = match opened {
-                Ok(None) => return None,
+                Ok(None) => return Ok(None),
                 Ok(Some(station)) => Place::Open(Box::new(station)),
                 Err(error) => Place::Broken(format!("{error:#}")),
             };
             self.stations.insert(system.name(), place);
         }
-        let station = match self.stations.get_mut(&system.name())? {
-            Place::Open(station) => station,
-            Place::Broken(why) => return Some(Err(anyhow!(why.clone()))),
+        let station = match self.stations.get_mut(&system.name()) {
+            Some(Place::Open(station)) => station,
+            Some(Place::Broken(why)) => bail!(why.clone()),
+            None => bail!("{} was closed", system.name()),
         };
         let runtime = &self.runtime;
-        let measured = guarded(|| runtime.block_on(interrupt::or(station.measure(test, state))).transpose());
+        let measured =
+            program::guarded(|| runtime.block_on(interrupt::or(station.measure(test, state))).transpose());
         if measured.is_err() {
             // Whatever broke there shall not break the next test.
             self.close(system);
         }
-        measured.transpose()
+        measured
     }
 
     /// Fills a system's node, if it has one, so that it is idle while others are measured; whether it wasn't interrupted.
@@ -229,7 +199,7 @@ impl Bench {
     fn fill(&mut self, system: &dyn System) -> Result<bool> {
         let Some(Place::Open(station)) = self.stations.get_mut(&system.name()) else { return Ok(true) };
         let runtime = &self.runtime;
-        match guarded(|| runtime.block_on(interrupt::or(station.fill())).transpose()) {
+        match program::guarded(|| runtime.block_on(interrupt::or(station.fill())).transpose()) {
             Ok(done) => Ok(done.is_some()),
             Err(error) => {
                 say(&format!("{}: {error:#}", system.name()));
@@ -242,7 +212,7 @@ impl Bench {
     fn close(&mut self, system: &dyn System) {
         if let Some(Place::Open(station)) = self.stations.remove(&system.name()) {
             let runtime = &self.runtime;
-            let closed = guarded(|| {
+            let closed = program::guarded(|| {
                 runtime.block_on(station.close());
                 Ok(())
             });
@@ -253,24 +223,9 @@ impl Bench {
     }
 }
 
-/// The systems beginning with another one: each time another is first.
-fn rotated(systems: &[Box<dyn System>], first: usize) -> impl Iterator<Item = &dyn System> {
-    (0..systems.len()).map(move |at| systems[(at + first) % systems.len()].as_ref())
-}
-
-fn tell(outcome: &Outcome<Test>) -> String {
-    match outcome {
-        Outcome::Measured(test) => {
-            let rate = test.bytes.map(|bytes| format!(", {:.0} MB/s", bytes as f64 / 1e6 / test.seconds));
-            let requests = test.fuse_requests.map(|requests| format!(", {requests} FUSE requests"));
-            let network = format!(", {:.1} MB fetched", test.network_bytes as f64 / 1e6);
-            format!(
-                "{:.3} s{}{}{network}",
-                test.seconds,
-                rate.unwrap_or_default(),
-                requests.unwrap_or_default()
-            )
-        }
-        Outcome::Failed(why) => format!("FAILED: {why}"),
-    }
+fn tell(test: &Test) -> String {
+    let rate = test.bytes.map(|bytes| format!(", {:.0} MB/s", bytes as f64 / 1e6 / test.seconds));
+    let requests = test.fuse_requests.map(|requests| format!(", {requests} FUSE requests"));
+    let network = format!(", {:.1} MB fetched", test.network_bytes as f64 / 1e6);
+    format!("{:.3} s{}{}{network}", test.seconds, rate.unwrap_or_default(), requests.unwrap_or_default())
 }

@@ -2,21 +2,18 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Parser;
 use spandrel_benches::depot::Depot;
-use spandrel_benches::guard::guarded;
 use spandrel_benches::index::Tool;
 use spandrel_benches::network::Network;
 use spandrel_benches::options::{self, Defaults, Options};
-use spandrel_benches::progress::Progress;
-use spandrel_benches::results::file::{RunFile, cell};
+use spandrel_benches::results::file::cell;
 use spandrel_benches::results::index::{Made, Value};
 use spandrel_benches::results::start::Image;
-use spandrel_benches::results::{Machine, Outcome};
 use spandrel_benches::system::Overlayfs;
 use spandrel_benches::workload::Workload;
-use spandrel_benches::{clock, interrupt, say};
+use spandrel_benches::{clock, interrupt, program};
 
 /// Images that take an index some time; without a network in the way, since it is the tools that are compared.
 const DEFAULTS: Defaults<'_> = Defaults {
@@ -35,32 +32,14 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => {
-            say("interrupted; the same command continues");
-            ExitCode::from(130)
-        }
-        Err(error) => {
-            say(&format!("bench-index: {error:#}"));
-            ExitCode::FAILURE
-        }
-    }
+    let arguments = Arguments::parse();
+    program::run("bench-index", || run(&arguments))
 }
 
 /// Whether it came to the end.
 fn run(arguments: &Arguments) -> Result<bool> {
-    interrupt::listen()?;
-    let plan = arguments.options.plan(DEFAULTS);
-    let mut workloads = Vec::new();
-    for name in &plan.workloads {
-        workloads.extend(Workload::named(name)?);
-    }
-    for name in &plan.networks {
-        if !Network::names().contains(name) {
-            bail!("there is no network {name:?}; there are: {}", Network::names().join(", "));
-        }
-    }
+    let plan = arguments.options.plan(DEFAULTS)?;
+    let workloads = Workload::all_named(&plan.workloads)?;
     let (systems, absent) = options::present(&plan)?;
     let mut tools = Vec::new();
     for system in &systems {
@@ -68,22 +47,16 @@ fn run(arguments: &Arguments) -> Result<bool> {
     }
     let repeats = plan.repeats;
     let cells = workloads.len() * plan.networks.len() * tools.len() * usize::try_from(repeats)?;
-    let machine = Machine::this(&std::env::temp_dir(), options::versions(&systems));
     let networks = plan.networks.clone();
-    let results = arguments.options.results();
-    let mut file = RunFile::<Value>::open(&results, "index", plan, machine, &clock::now(), cells)?;
-    file.set_absent(absent);
-    say(&format!("results: {}", file.path().display()));
-    let mut progress = Progress::new(cells, file.run().values.len());
+    let (mut file, mut progress) =
+        program::open::<Value>(&arguments.options, "index", plan, (&systems, absent), cells)?;
     let depot = Depot::open()?;
 
     for workload in &workloads {
         let mut layout = None;
         for name in &networks {
             for repeat in 1..=repeats {
-                // Interleaved, and each time another one first: what changes on the machine meanwhile meets all alike.
-                for at in 0..tools.len() {
-                    let (system, tool) = &tools[(at + usize::try_from(repeat)?) % tools.len()];
+                for (system, tool) in program::in_turns(&tools, repeat) {
                     if file.has(&workload.name, system, name, repeat) {
                         continue;
                     }
@@ -95,19 +68,15 @@ fn run(arguments: &Arguments) -> Result<bool> {
                         None => layout.insert(workload.image()?),
                     };
                     let mut image = Image::default();
-                    let measured = guarded(|| {
+                    let measured = program::guarded(|| {
                         // The image alone, with no index beside it: the repository that a plain pull uses.
                         let prepared = depot.prepare(layout, &workload.script, &Overlayfs)?;
                         image = prepared.image.clone();
                         tool.measure(&Network::start(name, &depot)?, &depot, &prepared)
                     });
-                    let outcome = match measured {
-                        Ok(Some(made)) => Outcome::Measured(made),
-                        Ok(None) => return Ok(false),
-                        Err(error) => Outcome::Failed(format!("{error:#}")),
-                    };
+                    let Some(outcome) = program::outcome(measured) else { return Ok(false) };
                     let what = format!("{} {name} {system} {repeat}/{repeats}", workload.name);
-                    progress.step(&what, &tell(&outcome));
+                    progress.step(&what, &program::tell(&outcome, tell));
                     let cell = cell(&file, clock::now(), &workload.name, system, name, repeat);
                     file.add(Value { cell, image, outcome })?;
                 }
@@ -117,18 +86,15 @@ fn run(arguments: &Arguments) -> Result<bool> {
     Ok(true)
 }
 
-fn tell(outcome: &Outcome<Made>) -> String {
-    match outcome {
-        Outcome::Measured(made) => format!(
-            "{:.2} s (before it {:.2} s), CPU {:.2} s, {:.1} MB of memory, {:.1} MB of the network, index {:.2} MB of {} layers",
-            made.seconds,
-            made.pull_seconds,
-            made.cpu,
-            made.memory as f64 / 1e6,
-            made.network_bytes as f64 / 1e6,
-            made.index_bytes as f64 / 1e6,
-            made.indexed_layers,
-        ),
-        Outcome::Failed(why) => format!("FAILED: {why}"),
-    }
+fn tell(made: &Made) -> String {
+    format!(
+        "{:.2} s (before it {:.2} s), CPU {:.2} s, {:.1} MB of memory, {:.1} MB of the network, index {:.2} MB of {} layers",
+        made.seconds,
+        made.pull_seconds,
+        made.cpu,
+        made.memory as f64 / 1e6,
+        made.network_bytes as f64 / 1e6,
+        made.index_bytes as f64 / 1e6,
+        made.indexed_layers,
+    )
 }

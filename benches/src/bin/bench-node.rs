@@ -2,17 +2,14 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Parser;
-use spandrel_benches::guard::guarded;
-use spandrel_benches::network::Network;
-use spandrel_benches::options::{self, Defaults, Options};
-use spandrel_benches::progress::Progress;
-use spandrel_benches::results::file::{RunFile, cell};
+use spandrel_benches::options::{Defaults, Options};
+use spandrel_benches::results::Absent;
+use spandrel_benches::results::file::cell;
 use spandrel_benches::results::node::{Node, Value};
-use spandrel_benches::results::{Absent, Machine, Outcome};
 use spandrel_benches::scale::{Images, Kind, Question, Session, most_images};
-use spandrel_benches::{clock, interrupt, say};
+use spandrel_benches::{clock, interrupt, program, say};
 
 /// Points of a curve, up to the images of a node that runs something of everything.
 const DEFAULTS: Defaults<'_> = Defaults {
@@ -31,32 +28,17 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => {
-            say("interrupted; the same command continues");
-            ExitCode::from(130)
-        }
-        Err(error) => {
-            say(&format!("bench-node: {error:#}"));
-            ExitCode::FAILURE
-        }
-    }
+    let arguments = Arguments::parse();
+    program::run("bench-node", || run(&arguments))
 }
 
 /// Whether it came to the end.
 fn run(arguments: &Arguments) -> Result<bool> {
-    interrupt::listen()?;
-    let plan = arguments.options.plan(DEFAULTS);
+    let plan = arguments.options.plan(DEFAULTS)?;
     let mut questions = plan.workloads.iter().map(|text| text.parse()).collect::<Result<Vec<Question>>>()?;
     // A node only gets more images.
     questions.sort();
     questions.dedup();
-    for name in &plan.networks {
-        if !Network::names().contains(name) {
-            bail!("there is no network {name:?}; there are: {}", Network::names().join(", "));
-        }
-    }
     let (mut kinds, mut absent, mut systems) = (Vec::new(), Vec::new(), Vec::new());
     for name in &plan.systems {
         let kind = Kind::named(name)?;
@@ -74,13 +56,9 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let asked: usize =
         kinds.iter().map(|kind| questions.iter().filter(|question| kind.answers(**question)).count()).sum();
     let cells = asked * plan.networks.len() * usize::try_from(repeats)?;
-    let machine = Machine::this(&std::env::temp_dir(), options::versions(&systems));
     let networks = plan.networks.clone();
-    let results = arguments.options.results();
-    let mut file = RunFile::<Value>::open(&results, "node", plan, machine, &clock::now(), cells)?;
-    file.set_absent(absent);
-    say(&format!("results: {}", file.path().display()));
-    let mut progress = Progress::new(cells, file.run().values.len());
+    let (mut file, mut progress) =
+        program::open::<Value>(&arguments.options, "node", plan, (&systems, absent), cells)?;
     let most = most_images(&questions);
     let mut images = Images::new()?;
     say(&format!("making {most} images of {} layers", Images::layers(most)));
@@ -92,9 +70,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
     for name in &networks {
         let network = images.network(name)?;
         for repeat in 1..=repeats {
-            for at in 0..kinds.len() {
-                // Each time another one first: what changes on the machine meanwhile meets all alike.
-                let kind = kinds[(at + usize::try_from(repeat)?) % kinds.len()];
+            for &kind in program::in_turns(&kinds, repeat) {
                 let left: Vec<_> = questions
                     .iter()
                     .filter(|question| kind.answers(**question))
@@ -103,22 +79,18 @@ fn run(arguments: &Arguments) -> Result<bool> {
                 if left.is_empty() {
                     continue;
                 }
-                let mut session = guarded(|| Session::start(kind, &network, most));
+                let mut session = program::guarded(|| Session::start(kind, &network, most));
                 for &question in left {
                     if interrupt::told() {
                         return Ok(false);
                     }
                     let answer = match &mut session {
-                        Ok(session) => guarded(|| session.answer(question)),
+                        Ok(session) => program::guarded(|| session.answer(question)),
                         Err(error) => Err(anyhow::anyhow!("{error:#}")),
                     };
-                    let outcome = match answer {
-                        Ok(Some(found)) => Outcome::Measured(found),
-                        Ok(None) => return Ok(false),
-                        Err(error) => Outcome::Failed(format!("{error:#}")),
-                    };
+                    let Some(outcome) = program::outcome(answer) else { return Ok(false) };
                     let what = format!("{question} {name} {} {repeat}/{repeats}", kind.name());
-                    progress.step(&what, &tell(&outcome));
+                    progress.step(&what, &program::tell(&outcome, tell));
                     let held = session.as_ref().map_or(0, Session::images);
                     let cell = cell(&file, clock::now(), &question.to_string(), kind.name(), name, repeat);
                     file.add(Value { cell, images: held, layers: Images::layers(held), outcome })?;
@@ -129,24 +101,19 @@ fn run(arguments: &Arguments) -> Result<bool> {
     Ok(true)
 }
 
-fn tell(outcome: &Outcome<Node>) -> String {
-    match outcome {
-        Outcome::Measured(node) => {
-            let times = node.seconds.iter().map(|(what, seconds)| {
-                let mut seconds = seconds.clone();
-                seconds.sort_by(f64::total_cmp);
-                format!("{what} {:.3} s, ", seconds.get(seconds.len() / 2).copied().unwrap_or_default())
-            });
-            format!(
-                "{}{:.1} MB of memory, {} descriptors, {} threads, {} mounts, CPU {:.2} s",
-                times.collect::<String>(),
-                node.memory as f64 / 1e6,
-                node.descriptors,
-                node.threads,
-                node.mounts,
-                node.cpu,
-            )
-        }
-        Outcome::Failed(why) => format!("FAILED: {why}"),
-    }
+fn tell(node: &Node) -> String {
+    let times = node.seconds.iter().map(|(what, seconds)| {
+        let mut seconds = seconds.clone();
+        seconds.sort_by(f64::total_cmp);
+        format!("{what} {:.3} s, ", seconds.get(seconds.len() / 2).copied().unwrap_or_default())
+    });
+    format!(
+        "{}{:.1} MB of memory, {} descriptors, {} threads, {} mounts, CPU {:.2} s",
+        times.collect::<String>(),
+        node.memory as f64 / 1e6,
+        node.descriptors,
+        node.threads,
+        node.mounts,
+        node.cpu,
+    )
 }

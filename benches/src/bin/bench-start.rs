@@ -2,19 +2,16 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Parser;
 use spandrel_benches::depot::Depot;
-use spandrel_benches::guard::guarded;
 use spandrel_benches::network::Network;
 use spandrel_benches::options::{self, Defaults, Options};
-use spandrel_benches::progress::Progress;
-use spandrel_benches::results::file::{RunFile, cell};
+use spandrel_benches::results::file::cell;
 use spandrel_benches::results::start::{Image, Start, Value};
-use spandrel_benches::results::{Machine, Outcome};
 use spandrel_benches::system::System;
 use spandrel_benches::workload::Workload;
-use spandrel_benches::{clock, interrupt, say, start};
+use spandrel_benches::{clock, interrupt, program, start};
 
 /// Every workload that is started for its own sake; the density sweep is asked for by name.
 const DEFAULTS: Defaults<'_> = Defaults {
@@ -47,58 +44,27 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => {
-            say("interrupted; the same command continues");
-            ExitCode::from(130)
-        }
-        Err(error) => {
-            say(&format!("bench-start: {error:#}"));
-            ExitCode::FAILURE
-        }
-    }
+    let arguments = Arguments::parse();
+    program::run("bench-start", || run(&arguments))
 }
 
 /// Whether it came to the end.
 fn run(arguments: &Arguments) -> Result<bool> {
-    interrupt::listen()?;
-    let plan = arguments.options.plan(DEFAULTS);
-    let mut workloads = Vec::new();
-    for name in &plan.workloads {
-        workloads.extend(Workload::named(name)?);
-    }
-    for name in &plan.networks {
-        if !Network::names().contains(name) {
-            bail!("there is no network {name:?}; there are: {}", Network::names().join(", "));
-        }
-    }
+    let plan = arguments.options.plan(DEFAULTS)?;
+    let workloads = Workload::all_named(&plan.workloads)?;
     let (systems, absent) = options::present(&plan)?;
     let repeats = plan.repeats;
     let cells = workloads.len() * plan.networks.len() * systems.len() * usize::try_from(repeats)?;
-    let machine = Machine::this(&std::env::temp_dir(), options::versions(&systems));
     let networks = plan.networks.clone();
-    let results = arguments.options.results();
-    let mut file = RunFile::<Value>::open(&results, "start", plan, machine, &clock::now(), cells)?;
-    file.set_absent(absent);
-    say(&format!("results: {}", file.path().display()));
-    let mut progress = Progress::new(cells, file.run().values.len());
+    let (mut file, mut progress) =
+        program::open::<Value>(&arguments.options, "start", plan, (&systems, absent), cells)?;
     let depot = Depot::open()?;
 
     for workload in &workloads {
-        let todo = |network: &str, system: &str, repeat| !file.has(&workload.name, system, network, repeat);
-        let any = networks.iter().any(|network| {
-            systems.iter().any(|system| (1..=repeats).any(|repeat| todo(network, &system.name(), repeat)))
-        });
-        if !any {
-            continue;
-        }
-        let layout = workload.image()?;
+        let mut layout = None;
         for name in &networks {
             for repeat in 1..=repeats {
-                // Interleaved, and each time another one first: what changes on the machine meanwhile meets all alike.
-                for at in 0..systems.len() {
-                    let system = &systems[(at + usize::try_from(repeat)?) % systems.len()];
+                for system in program::in_turns(&systems, repeat) {
                     let system_name = system.name();
                     if file.has(&workload.name, &system_name, name, repeat) {
                         continue;
@@ -106,22 +72,23 @@ fn run(arguments: &Arguments) -> Result<bool> {
                     if interrupt::told() {
                         return Ok(false);
                     }
+                    // Made now at the latest, and not at all when there is nothing left to measure with it.
+                    let layout = match &layout {
+                        Some(layout) => layout,
+                        None => layout.insert(workload.image()?),
+                    };
                     let mut image = Image::default();
                     let after = arguments.full && repeat == 1 && system.is_lazy();
-                    let measured = guarded(|| {
-                        let prepared = depot.prepare(&layout, &workload.script, system.as_ref())?;
+                    let measured = program::guarded(|| {
+                        let prepared = depot.prepare(layout, &workload.script, system.as_ref())?;
                         image = prepared.image.clone();
                         let network = Network::start(name, &depot)?;
                         one(system.as_ref(), &network, &depot, &prepared, workload, after)
                     });
-                    let outcome = match measured {
-                        Ok(Some(start)) => Outcome::Measured(start),
-                        Ok(None) => return Ok(false),
-                        Err(error) => Outcome::Failed(format!("{error:#}")),
-                    };
+                    let Some(outcome) = program::outcome(measured) else { return Ok(false) };
                     progress.step(
                         &format!("{} {name} {system_name} {repeat}/{repeats}", workload.name),
-                        &tell(&outcome),
+                        &program::tell(&outcome, tell),
                     );
                     let cell = cell(&file, clock::now(), &workload.name, &system_name, name, repeat);
                     file.add(Value { cell, image, outcome })?;
@@ -147,16 +114,13 @@ fn one(
     runtime.block_on(interrupt::or(measuring)).transpose()
 }
 
-fn tell(outcome: &Outcome<Start>) -> String {
-    match outcome {
-        Outcome::Measured(start) => format!(
-            "ready {:.2} s (pulled {:.2} s), again {:.2} s, {:.1} MB in {} requests",
-            start.ready,
-            start.pulled,
-            start.second_ready,
-            start.until_ready.bytes as f64 / 1e6,
-            start.until_ready.requests.values().sum::<u64>(),
-        ),
-        Outcome::Failed(why) => format!("FAILED: {why}"),
-    }
+fn tell(start: &Start) -> String {
+    format!(
+        "ready {:.2} s (pulled {:.2} s), again {:.2} s, {:.1} MB in {} requests",
+        start.ready,
+        start.pulled,
+        start.second_ready,
+        start.until_ready.bytes as f64 / 1e6,
+        start.until_ready.requests.values().sum::<u64>(),
+    )
 }

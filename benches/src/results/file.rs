@@ -77,13 +77,7 @@ impl<V: Value + Serialize + DeserializeOwned> RunFile<V> {
 
     /// Whether a repeat of a cell was measured already.
     pub fn has(&self, workload: &str, system: &str, network: &str, repeat: u32) -> bool {
-        self.run.values.iter().any(|value| {
-            let cell = value.cell();
-            cell.workload == workload
-                && cell.system == system
-                && cell.network == network
-                && cell.repeat == repeat
-        })
+        self.run.values.iter().any(|value| value.cell().is(workload, system, network, repeat))
     }
 
     /// Says which systems aren't there.

@@ -49,7 +49,7 @@ impl Machine {
             memory_mib: kib * 1024 / MIB,
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
             distribution: field(&read("/etc/os-release"), "PRETTY_NAME", '='),
-            file_system: output(Command::new("stat").args(["-f", "-c", "%T"]).arg(scratch)),
+            file_system: output(Command::new("findmnt").args(["-n", "-o", "FSTYPE", "-T"]).arg(scratch)),
             unpigz: require::find_program("unpigz").is_some(),
             versions,
         }

@@ -76,6 +76,13 @@ pub struct Cell {
     pub repeat: u32,
 }
 
+impl Cell {
+    /// Whether it is this repeat of this cell.
+    pub fn is(&self, workload: &str, system: &str, network: &str, repeat: u32) -> bool {
+        self.workload == workload && self.system == system && self.network == network && self.repeat == repeat
+    }
+}
+
 /// A measurement that came to an end, or why it didn't.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -40,6 +40,6 @@ impl System for Overlayfs {
 
     fn start(&self, network: &Network) -> Result<Node> {
         let containerd = started(containerd("overlayfs", network, &network.host()))?;
-        Node::start(containerd, Snapshotter::Containerd, network.host())
+        Ok(Node::new(containerd, Snapshotter::Containerd, network.host()))
     }
 }

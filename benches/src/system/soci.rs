@@ -115,11 +115,11 @@ impl System for Soci {
             Err(error) => return Err(anyhow!(error)),
         }
         soci.soci(&containerd, &["push", &reference]).map_err(fail)?;
-        super::spandrel::index_size(depot, name)
+        depot.index_size(name)
     }
 
     fn start(&self, network: &Network) -> Result<Node> {
         let (soci, containerd) = self.pair(network)?;
-        Node::start(containerd, Snapshotter::Soci(soci), network.named_host())
+        Ok(Node::new(containerd, Snapshotter::Soci(soci), network.named_host()))
     }
 }

@@ -119,17 +119,6 @@ fn write(path: &Path, text: &str) -> Result<()> {
     std::fs::write(path, text).with_context(|| format!("can't write {}", path.display()))
 }
 
-/// Bytes of the one index that refers to the image `name` in the depot; 0 when there is none.
-pub(super) fn index_size(depot: &Depot, name: &str) -> Result<u64> {
-    let (repository, tag) = name.rsplit_once(':').context("a name with a tag")?;
-    let image = depot.digest_of(repository, tag)?;
-    match depot.referrers(repository, &image)?.as_slice() {
-        [] => Ok(0),
-        [index] => depot.size_of(repository, index),
-        many => bail!("{name} has {} indexes: which one is used?", many.len()),
-    }
-}
-
 impl System for Spandrel {
     fn name(&self) -> String {
         match self.0 {
@@ -182,7 +171,7 @@ impl System for Spandrel {
         if !output.status.success() {
             bail!("spandrel create: {error}");
         }
-        index_size(depot, name)
+        depot.index_size(name)
     }
 
     fn start(&self, network: &Network) -> Result<Node> {
@@ -207,6 +196,6 @@ impl Spandrel {
             &daemon.socket(),
             &daemon.root(),
         );
-        Node::start(started(builder)?, Snapshotter::Spandrel(daemon), network.host())
+        Ok(Node::new(started(builder)?, Snapshotter::Spandrel(daemon), network.host()))
     }
 }

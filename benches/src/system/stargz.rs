@@ -146,6 +146,6 @@ impl System for Stargz {
             &daemon.dir.path().join("stargz.sock"),
             &daemon.root(),
         );
-        Node::start(started(builder)?, Snapshotter::Stargz(daemon), network.host())
+        Ok(Node::new(started(builder)?, Snapshotter::Stargz(daemon), network.host()))
     }
 }
