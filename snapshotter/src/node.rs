@@ -70,6 +70,8 @@ impl Node {
         options.max_fetches = config.fetch.concurrency as usize;
         options.eager_downloads = config.fetch.downloads as usize;
         options.memory_budget = config.fetch.memory.0;
+        options.background = config.fetch.background;
+        options.background_rate = Some(config.fetch.background_rate.0).filter(|rate| *rate > 0);
         options.directio = able.directio;
         let containerd = &config.containerd.address;
         let parts = Parts {

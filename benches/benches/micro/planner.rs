@@ -3,10 +3,12 @@
 
 use std::hint::black_box;
 use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
 
 use criterion::Criterion;
 use spandrel_fixtures::random::Random;
-use spandrel_snapshotter::fetch::plan::requests;
+use spandrel_snapshotter::fetch::planner::{Background, Class, End, Next, Planner, Rules};
 use spandrel_snapshotter::fetch::split::Splitter;
 use spandrel_ztoc::{Checkpoint, Compression, Sha256Digest, Span, SpanId, SpanTable, Ztoc};
 
@@ -65,11 +67,29 @@ fn lookup(criterion: &mut Criterion, table: &SpanTable) {
 
 fn plan(criterion: &mut Criterion, table: &SpanTable) {
     let mut random = Random::new(4);
-    let missing: Vec<Span> =
-        (0..SPANS).filter(|_| random.below(3) != 0).filter_map(|id| table.get(SpanId(id))).collect();
+    let missing: Vec<u32> = (0..SPANS).filter(|_| random.below(3) != 0).collect();
+    let table = Arc::new(table.clone());
+    let rules =
+        Rules { max_requests: 64, memory: 256 << 20, background: Background::Off, background_rate: None };
+    // Everything is wanted at once; each request is answered at once.
+    let plan = |missing: &[u32]| {
+        let mut planner = Planner::new(rules.clone());
+        let layer = planner.add("host", Arc::clone(&table), |_| false);
+        missing.iter().for_each(|span| planner.want(layer, *span, Class::Demand));
+        let mut requests = 0;
+        while let Next::Send(order) = planner.next(Duration::ZERO) {
+            requests += 1;
+            for span in order.spans.clone() {
+                planner.landed(order.id, span, Duration::ZERO);
+            }
+            planner.ended(order.id, End::Done, 1, Duration::ZERO, Duration::ZERO);
+            planner.release("host", order.memory.iter().sum());
+        }
+        requests
+    };
     let mut group = crate::elements(criterion, "planner-requests", missing.len());
     group.bench_function("spandrel: neighbours together", |bencher| {
-        bencher.iter(|| requests(black_box(&missing)));
+        bencher.iter(|| plan(black_box(&missing)));
     });
     group.bench_function("a request for each span", |bencher| {
         bencher.iter(|| {

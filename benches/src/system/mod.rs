@@ -65,7 +65,9 @@ pub fn all() -> Systems {
     }
     systems.push(Box::new(Stargz::given()));
     systems.push(Box::new(Spandrel(Mode::Lazy)));
-    systems.push(Box::new(Spandrel(Mode::Eager)));
+    systems.extend(
+        [Mode::Quiet, Mode::Demand, Mode::Eager].map(|mode| Box::new(Spandrel(mode)) as Box<dyn System>),
+    );
     systems
 }
 

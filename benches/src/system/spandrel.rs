@@ -22,6 +22,10 @@ use crate::results::machine::output;
 pub enum Mode {
     /// They are, as the configuration has it unless told otherwise.
     Lazy,
+    /// They are, and their rest is fetched when nobody has waited for a while.
+    Quiet,
+    /// They are, and their rest is never fetched.
+    Demand,
     /// All layers are filled in full before the pull returns.
     Eager,
 }
@@ -123,6 +127,8 @@ impl System for Spandrel {
     fn name(&self) -> String {
         match self.0 {
             Mode::Lazy => "spandrel".to_owned(),
+            Mode::Quiet => "spandrel-quiet".to_owned(),
+            Mode::Demand => "spandrel-demand".to_owned(),
             Mode::Eager => "spandrel-eager".to_owned(),
         }
     }
@@ -140,14 +146,16 @@ impl System for Spandrel {
     }
 
     fn is_lazy(&self) -> bool {
-        self.0 == Mode::Lazy
+        self.0 != Mode::Eager
     }
 
     /// The tool itself: another one may make another index.
     fn key(&self) -> String {
         let hash = program("spandrel").and_then(|tool| Ok(Sha256::digest(std::fs::read(tool)?)));
         match (self.0, hash) {
-            (Mode::Lazy, Ok(hash)) => hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect(),
+            (Mode::Lazy | Mode::Quiet | Mode::Demand, Ok(hash)) => {
+                hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+            }
             _ => "plain".to_owned(),
         }
     }
@@ -177,6 +185,8 @@ impl System for Spandrel {
     fn start(&self, network: &Network) -> Result<Node> {
         let config = match self.0 {
             Mode::Lazy => "",
+            Mode::Quiet => "[fetch]\nbackground = \"quiet\"\n",
+            Mode::Demand => "[fetch]\nbackground = \"off\"\n",
             Mode::Eager => "[index]\nv1 = false\nv2 = false\n",
         };
         Self::start_with(network, config)

@@ -132,6 +132,21 @@ const KEYS: &[Key] = &[
         "Sixty spans of the usual 4 MiB: enough for the requests above, and little beside a node's memory.",
     ),
     key(
+        "fetch",
+        "background",
+        r#""stream""#,
+        "When the rest of mounted layers is fetched that nobody has read: \"stream\", from the mount on, behind everything that \
+         somebody waits for; \"quiet\", when nobody has waited for half a second; \"off\", never.",
+        "What came before it is read is never waited for, and a complete layer needs its registry no more.",
+    ),
+    key(
+        "fetch",
+        "background_rate",
+        r#""0""#,
+        "Most bytes a second that fetching the rest of layers takes; 0 for as many as come.",
+        "It gives way by itself to what somebody waits for. A limit is for networks that others pay for or wait for.",
+    ),
+    key(
         "snapshots",
         "keep_mounted",
         "100",

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::fetch::Background;
+
 pub use keys::{documentation, file as default_file};
 pub use values::{Size, Time};
 
@@ -119,6 +121,10 @@ pub struct Fetch {
     pub downloads: u32,
     /// What spans that are not on disk yet may occupy.
     pub memory: Size,
+    /// When the rest of mounted layers is fetched.
+    pub background: Background,
+    /// Most bytes a second that this takes; 0 for as many as come.
+    pub background_rate: Size,
 }
 
 /// Snapshots and mounts.
@@ -200,6 +206,8 @@ impl Default for Fetch {
             concurrency: 64,
             downloads: 8,
             memory: Size(256 << 20),
+            background: Background::Stream,
+            background_rate: Size(0),
         }
     }
 }

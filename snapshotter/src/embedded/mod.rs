@@ -23,6 +23,7 @@ use crate::Error;
 use crate::admin::{Admin, Phase};
 use crate::config::{Config, Host, Listen};
 use crate::daemon::{notify, stop_signal};
+use crate::fetch::Background;
 use crate::layer::{LayerKey, Layers, Prepared};
 use crate::node::Node;
 use crate::root::Root;
@@ -79,6 +80,8 @@ pub async fn run(
         config.registry.hosts.push(Host { host, plain_http: true, ..Host::default() });
     }
     config.containerd.address = PathBuf::new();
+    // Who looks into an image wants a part of it.
+    config.fetch.background = Background::Off;
     let dir = state.dir().to_path_buf();
     let admin_socket = root.path().join("admin.sock");
     let root_path = root.path().to_path_buf();

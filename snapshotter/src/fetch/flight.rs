@@ -3,18 +3,21 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::shared::Memory;
+use super::engine::Memory;
+use super::limits::{CORRUPT_TRIES, MAX_BACKOFF, MIN_BACKOFF};
+use super::source::{Cause, SourceError};
 use crate::Error;
 
 /// A span's bytes of stream, counted against the memory budget while anybody holds them.
 #[derive(Debug)]
 pub(crate) struct SpanBytes {
     pub bytes: Vec<u8>,
-    pub _memory: Arc<Memory>,
+    pub _memory: Memory,
 }
 
 /// How it ended.
@@ -23,12 +26,21 @@ pub(super) type Outcome = Result<Arc<SpanBytes>, Error>;
 /// A flight as those see it who wait for it.
 pub(super) type Waiter = watch::Receiver<Option<Outcome>>;
 
-/// A flight as the one sees it who flies.
-pub(super) type Pilot = watch::Sender<Option<Outcome>>;
+/// A span on its way.
+#[derive(Debug)]
+pub(super) struct Flight {
+    pilot: watch::Sender<Option<Outcome>>,
+    /// How long is waited before the next try.
+    backoff: Duration,
+    /// How often its bytes were wrong.
+    corrupt: u32,
+    /// What went wrong last.
+    last: Option<SourceError>,
+}
 
 #[derive(Debug)]
 enum Slot {
-    Flying(Waiter),
+    Flying(Flight),
     Failed(Error, Instant),
 }
 
@@ -50,6 +62,17 @@ pub(super) enum Known {
     Nothing,
 }
 
+/// What is to be done about a span that a request did not bring.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum After {
+    /// Nobody waits for it: nothing.
+    Nothing,
+    /// Another try, after this time.
+    Again(Duration),
+    /// Its bytes are wrong each time.
+    Hopeless,
+}
+
 impl Flights {
     /// Holds the lock until dropped: not for long, and over no I/O.
     pub(super) fn tower(&self) -> Tower<'_> {
@@ -61,12 +84,7 @@ impl Flights {
 impl Tower<'_> {
     pub(super) fn known(&mut self, id: u32, now: Instant) -> Known {
         match self.0.get(&id) {
-            // Whoever flew it is gone without a word (a panic): the next one flies it anew.
-            Some(Slot::Flying(waiter)) if waiter.has_changed().is_err() && waiter.borrow().is_none() => {
-                self.0.remove(&id);
-                Known::Nothing
-            }
-            Some(Slot::Flying(waiter)) => Known::Flying(waiter.clone()),
+            Some(Slot::Flying(flight)) => Known::Flying(flight.pilot.subscribe()),
             Some(Slot::Failed(error, until)) if now < *until => Known::Failed(error.clone()),
             Some(Slot::Failed(..)) => {
                 self.0.remove(&id);
@@ -76,35 +94,94 @@ impl Tower<'_> {
         }
     }
 
-    /// Span `id` takes off.
-    pub(super) fn take_off(&mut self, id: u32) -> (Pilot, Waiter) {
+    /// Span `id` takes off, unless it is on its way already.
+    pub(super) fn take_off(&mut self, id: u32) -> Waiter {
+        if let Some(Slot::Flying(flight)) = self.0.get(&id) {
+            return flight.pilot.subscribe();
+        }
         let (pilot, waiter) = watch::channel(None);
-        self.0.insert(id, Slot::Flying(waiter.clone()));
-        (pilot, waiter)
+        let flight = Flight { pilot, backoff: MIN_BACKOFF, corrupt: 0, last: None };
+        self.0.insert(id, Slot::Flying(flight));
+        waiter
     }
 
-    /// Its bytes are in the stream, or could not be written there: the next one looks for itself.
-    pub(super) fn land(&mut self, id: u32) {
-        self.0.remove(&id);
+    /// Its bytes are here: those who wait get them, and so does who comes before they are in the stream.
+    pub(super) fn arrived(&mut self, id: u32, bytes: Arc<SpanBytes>) {
+        if let Some(Slot::Flying(flight)) = self.0.get(&id) {
+            flight.pilot.send_replace(Some(Ok(bytes)));
+        }
+    }
+
+    /// Its bytes are in the stream, or could not be written there: the next one looks for itself. The flight is for the
+    /// caller to drop when it doesn't hold the lock any more: memory goes back with it.
+    #[must_use = "it is to be dropped after the lock"]
+    pub(super) fn land(&mut self, id: u32) -> Option<Flight> {
+        match self.0.remove(&id) {
+            Some(Slot::Flying(flight)) => Some(flight),
+            _ => None,
+        }
     }
 
     /// It failed, and fails all who ask until `until`.
-    pub(super) fn fail(&mut self, id: u32, error: Error, until: Instant) {
-        self.0.insert(id, Slot::Failed(error, until));
+    pub(super) fn fail(&mut self, id: u32, error: &Error, until: Instant) {
+        if let Some(Slot::Flying(flight)) = self.0.insert(id, Slot::Failed(error.clone(), until)) {
+            flight.pilot.send_replace(Some(Err(error.clone())));
+        }
     }
 
-    /// How many spans are on their way.
-    #[cfg(test)]
-    pub(super) fn flying(&self) -> usize {
-        self.0.values().filter(|slot| matches!(slot, Slot::Flying(_))).count()
+    /// A request that was to bring it has failed with `error`; `progress`: it brought other spans.
+    pub(super) fn trouble(&mut self, id: u32, error: &SourceError, progress: bool) -> After {
+        let Some(Slot::Flying(flight)) = self.0.get_mut(&id) else { return After::Nothing };
+        // Under the lock by which waiters come: none is forgotten.
+        if flight.pilot.receiver_count() == 0 {
+            self.0.remove(&id);
+            return After::Nothing;
+        }
+        if error.cause == Cause::Corrupt {
+            flight.corrupt += 1;
+            if flight.corrupt >= CORRUPT_TRIES {
+                return After::Hopeless;
+            }
+        }
+        flight.last = Some(error.clone());
+        let wait = if progress { MIN_BACKOFF } else { flight.backoff };
+        flight.backoff = (wait * 2).min(MAX_BACKOFF);
+        After::Again(wait)
+    }
+
+    /// What went wrong last with a span that is on its way.
+    pub(super) fn last_trouble(&self, id: u32) -> Option<String> {
+        match self.0.get(&id) {
+            Some(Slot::Flying(flight)) => flight.last.as_ref().map(|error| error.text.clone()),
+            _ => None,
+        }
+    }
+
+    /// The spans that are on their way and haven't come.
+    pub(super) fn flying(&self) -> Vec<u32> {
+        let waits = |slot: &Slot| matches!(slot, Slot::Flying(flight) if flight.pilot.borrow().is_none());
+        self.0.iter().filter(|(_, slot)| waits(slot)).map(|(id, _)| *id).collect()
+    }
+
+    /// Whether a span is on its way and hasn't come.
+    pub(super) fn is_flying(&self, id: u32) -> bool {
+        matches!(self.0.get(&id), Some(Slot::Flying(flight)) if flight.pilot.borrow().is_none())
+    }
+
+    /// Whether a span has come and isn't in the stream yet.
+    pub(super) fn has_come(&self, id: u32) -> bool {
+        matches!(self.0.get(&id), Some(Slot::Flying(flight)) if flight.pilot.borrow().is_some())
+    }
+
+    /// Nobody flies it any more: those who wait ask anew.
+    pub(super) fn abandon(&mut self, id: u32) {
+        if self.is_flying(id) {
+            self.0.remove(&id);
+        }
     }
 }
 
-/// Waits for the end of a flight.
-pub(super) async fn landed(mut waiter: Waiter) -> Outcome {
-    match waiter.wait_for(Option::is_some).await {
-        Ok(outcome) => outcome.clone().expect("was waited for"),
-        // Whoever flies always tells; this is for a task that panicked.
-        Err(_) => Err(Error::Internal("a fetch ended without an answer".to_owned())),
-    }
+/// Waits for the end of a flight; `None` when it ended without a word, because a task has panicked.
+pub(super) async fn landed(mut waiter: Waiter) -> Option<Outcome> {
+    waiter.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone())
 }

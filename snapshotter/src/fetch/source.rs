@@ -16,8 +16,10 @@ pub(crate) enum Cause {
     Absent,
     /// No permission, or no credentials.
     Refused,
-    /// The registry doesn't answer, or asks for patience.
+    /// The registry doesn't answer.
     Unreachable,
+    /// The registry asks for patience.
+    Busy,
     /// What came isn't what was asked for.
     Corrupt,
 }
@@ -29,6 +31,7 @@ impl Cause {
             Self::Absent => "not-found",
             Self::Refused => "unauthorized",
             Self::Unreachable => "unavailable",
+            Self::Busy => "busy",
             Self::Corrupt => "corrupt",
         }
     }
@@ -50,6 +53,7 @@ impl From<spandrel_registry::Error> for SourceError {
             ErrorKind::NotFound => Cause::Absent,
             ErrorKind::Unauthorized => Cause::Refused,
             ErrorKind::Corrupt => Cause::Corrupt,
+            ErrorKind::RateLimited => Cause::Busy,
             _ => Cause::Unreachable,
         };
         Self { cause, text: error.to_string() }

@@ -9,10 +9,11 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::*;
-use crate::fetch::Settings;
+use crate::fetch::source::Cause;
 use crate::fetch::testing::{
     Blob, Fault, TestLayer, indexed, indexed_plain, settings, spans, spans_checked, tar,
 };
+use crate::fetch::{Background, Settings};
 
 const SPAN: u64 = 64 << 10;
 
@@ -28,11 +29,11 @@ fn range(spans: &Spans, id: u32) -> Range<u64> {
 
 /// Waits until nothing is under way: spans are written after their readers were answered.
 async fn quiet(spans: &Spans) {
-    spans.shared.tasks.wait().await;
+    spans.engine.tasks.wait().await;
 }
 
 fn errors(spans: &Spans, class: &'static str) -> u64 {
-    spans.shared.metrics.errors.get_or_create(&[("class", class)]).get()
+    spans.engine.metrics.errors.get_or_create(&[("class", class)]).get()
 }
 
 #[tokio::test]
@@ -79,8 +80,8 @@ async fn spans_of_one_read_are_one_request_and_no_span_comes_twice() {
     }
     assert_eq!(blob.requests().len(), 1, "{:?}", blob.requests());
     quiet(&spans).await;
-    assert_eq!(spans.flights.tower().flying(), 0);
-    assert_eq!(spans.shared.free_memory(), 64 << 20, "all memory was given back");
+    assert!(spans.tower().flying().is_empty());
+    assert_eq!(spans.engine.free_memory(), 64 << 20, "all memory was given back");
 }
 
 #[tokio::test(start_paused = true)]
@@ -196,7 +197,7 @@ async fn a_full_disk_fails_no_read() {
             windows,
         };
         let table = SpanTable::new(&ztoc).expect("ours");
-        Spans::new("layer test".to_owned(), table, files, None, blob.clone(), Arc::clone(&whole.shared))
+        Spans::new("layer test".to_owned(), table, files, None, blob.clone(), &whole.engine)
     };
     for round in 1..3 {
         assert_eq!(spans.read(0, 1000).await.expect("from memory"), layer.tar[..1000]);
@@ -375,7 +376,7 @@ async fn a_read_that_meets_a_failed_span_leaves_the_others_to_those_who_come() {
     blob.always(Fault::None);
     // Span 0 is missing, span 1 failed a moment ago.
     spans.read(0, usize::try_from(range(&spans, 1).end).expect("small")).await.expect_err("span 1");
-    assert_eq!(spans.flights.tower().flying(), 0, "nobody flies span 0");
+    assert!(spans.tower().flying().is_empty(), "nobody flies span 0");
     assert_eq!(spans.read(0, 10).await.expect("it can be had"), layer.tar[..10]);
     tokio::time::advance(Duration::from_secs(2)).await;
     let len = usize::try_from(range(&spans, 1).end).expect("small");
@@ -385,9 +386,124 @@ async fn a_read_that_meets_a_failed_span_leaves_the_others_to_those_who_come() {
 #[tokio::test]
 async fn a_fetch_that_ended_without_a_word_is_done_again() {
     let (dir, layer) = (tempfile::tempdir().expect("a directory"), layer());
-    let spans = spans(dir.path(), &layer, Blob::new(layer.blob.clone()), &settings());
-    drop(spans.flights.tower().take_off(0));
+    let blob = Blob::new(layer.blob.clone());
+    let spans = spans(dir.path(), &layer, blob.clone(), &settings());
+    blob.next([Fault::Panic]);
     assert_eq!(spans.read(0, 10).await.expect("reads"), layer.tar[..10]);
+}
+
+fn background(kind: Background) -> Settings {
+    Settings { background: kind, ..settings() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mounted_layer_gets_complete_by_itself() {
+    for (kind, completed) in [(Background::Stream, true), (Background::Quiet, true), (Background::Off, false)]
+    {
+        let (dir, layer) = (tempfile::tempdir().expect("a directory"), layer());
+        let blob = Blob::new(layer.blob.clone());
+        // An unsteady registry is no obstacle.
+        blob.next([Fault::Fail(Cause::Unreachable), Fault::Break(30_000), Fault::Fail(Cause::Busy)]);
+        let spans = spans(dir.path(), &layer, blob.clone(), &background(kind));
+        assert_eq!(blob.requests().len(), 0, "{kind:?}: not before the mount");
+        spans.complete_in_background();
+        let waited = tokio::time::timeout(Duration::from_secs(60), spans.completed()).await;
+        assert_eq!(waited.is_ok(), completed, "{kind:?}");
+        let (present, all) = spans.progress();
+        assert_eq!(present == all, completed, "{kind:?}");
+        if completed {
+            let before = blob.requests().len();
+            assert_eq!(spans.read(0, layer.tar.len()).await.expect("reads"), layer.tar);
+            assert_eq!(blob.requests().len(), before);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broken_span_does_not_keep_the_background_busy() {
+    let (dir, layer) = (tempfile::tempdir().expect("a directory"), layer());
+    let blob = Blob::new(layer.blob.clone());
+    blob.always(Fault::Flip(10));
+    let spans = spans(dir.path(), &layer, blob.clone(), &background(Background::Stream));
+    spans.complete_in_background();
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert!(blob.requests().len() <= 4, "{:?}", blob.requests());
+    // Whoever reads it hears about it, and when it is mended the next mount completes it.
+    assert!(matches!(spans.read(0, 10).await, Err(Error::Corrupt(_))));
+    blob.always(Fault::None);
+    spans.complete_in_background();
+    tokio::time::timeout(Duration::from_secs(60), spans.completed()).await.expect("completes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_is_served_before_the_background_and_shares_its_spans() {
+    let (dir, layer) = (tempfile::tempdir().expect("a directory"), layer());
+    let blob = Blob::new(layer.blob.clone());
+    let gate = Arc::new(Semaphore::new(0));
+    blob.always(Fault::Hold(Arc::clone(&gate)));
+    let spans = spans(dir.path(), &layer, blob.clone(), &background(Background::Stream));
+    spans.complete_in_background();
+    blob.requested(1).await;
+    let under_way = blob.requests().len();
+    let reader = tokio::spawn({
+        let spans = Arc::clone(&spans);
+        async move { spans.read(0, 10).await }
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(blob.requests().len(), under_way, "the span is on its way already");
+    gate.add_permits(100);
+    assert_eq!(reader.await.expect("ran").expect("reads"), layer.tar[..10]);
+    spans.completed().await;
+    let mut starts: Vec<u64> = blob.requests().iter().map(|range| range.start).collect();
+    starts.sort_unstable();
+    starts.dedup();
+    assert_eq!(starts.len(), blob.requests().len(), "nothing came twice");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_reads_on_is_read_ahead_for() {
+    let (dir, layer) = (tempfile::tempdir().expect("a directory"), layer());
+    let blob = Blob::new(layer.blob.clone());
+    let spans = spans(dir.path(), &layer, blob.clone(), &settings());
+    let all = spans.progress().1;
+    for id in 0..all {
+        spans.read(range(&spans, id).start, 10).await.expect("reads");
+        quiet(&spans).await;
+    }
+    let requests = blob.requests();
+    assert!(requests.len() < all as usize, "{} requests for {all} spans", requests.len());
+    assert_eq!(spans.progress(), (all, all));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_late_is_sent_once_more() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let layer = indexed(tar(&[("a", 4_000_000)]), 20_000);
+    let blob = Blob::new(layer.blob.clone());
+    let spans = spans(dir.path(), &layer, blob.clone(), &settings());
+    let all = spans.progress().1;
+    assert!(all > 60, "{all}");
+    // Every other one, backwards: nobody reads ahead for that.
+    for id in (30..all).rev().step_by(3).take(25) {
+        spans.read(range(&spans, id).start, 10).await.expect("reads");
+    }
+    let before = blob.requests().len();
+    blob.next([Fault::Hang]);
+    let since = Instant::now();
+    let at = range(&spans, 3).start;
+    let read = spans.read(at, 10).await.expect("from the second");
+    assert_eq!(read, layer.tar[usize::try_from(at).expect("small")..][..10]);
+    assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
+    assert_eq!(blob.requests().len(), before + 2);
+    // Not for every one: then it is the host that is slow.
+    blob.next([Fault::Hang]);
+    let reader = tokio::spawn({
+        let spans = Arc::clone(&spans);
+        async move { spans.read(range(&spans, 10).start, 10).await }
+    });
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(blob.requests().len(), before + 3);
+    reader.abort();
 }
 
 proptest! {

@@ -14,7 +14,7 @@ use spandrel_ztoc::{Compression, SpanTable, Ztoc};
 use tokio::sync::{Semaphore, watch};
 
 use super::source::{BlobSource, Cause, Chunks, SourceError};
-use super::{Files, Headers, Settings, Shared, Spans};
+use super::{Background, Engine, Files, Headers, Settings, Spans};
 use crate::layer::bitmap::Bitmap;
 use crate::layer::stream::Stream;
 use crate::metrics::Metrics;
@@ -37,6 +37,8 @@ pub(crate) enum Fault {
     Hang,
     /// It is answered when the semaphore lets it.
     Hold(Arc<Semaphore>),
+    /// Whoever asks panics.
+    Panic,
 }
 
 #[derive(Debug)]
@@ -108,6 +110,7 @@ impl BlobSource for Blob {
             }
             Fault::Flip(at) => answer[at] ^= 0x10,
             Fault::Hang => std::future::pending().await,
+            Fault::Panic => panic!("as told to"),
             Fault::Hold(gate) => gate.acquire().await.expect("open").forget(),
         }
         Ok(Box::new(Answer { rest: answer.into(), then }))
@@ -191,6 +194,8 @@ pub(crate) fn settings() -> Settings {
         memory_budget: 64 << 20,
         read_timeout: Duration::from_secs(300),
         failure_memory: Duration::from_secs(2),
+        background: Background::Off,
+        background_rate: None,
     }
 }
 
@@ -226,5 +231,5 @@ pub(crate) fn spans_checked(
         ztoc: std::fs::File::open(path).expect("opens"),
         windows,
     };
-    Spans::new("layer test".to_owned(), table, files, headers, source, Shared::new(settings, Metrics::new()))
+    Spans::new("layer test".to_owned(), table, files, headers, source, &Engine::new(settings, Metrics::new()))
 }

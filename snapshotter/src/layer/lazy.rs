@@ -15,7 +15,7 @@ use super::stream::Stream;
 use super::table;
 use crate::Error;
 use crate::device::{Backing, ReadReply};
-use crate::fetch::{BlobSource, Files, Headers, MAX_DECODED_LEN, Shared, Spans};
+use crate::fetch::{BlobSource, Engine, Files, Headers, MAX_DECODED_LEN, Spans};
 
 /// Longest zTOC that is read back from the disk.
 const MAX_ZTOC_LEN: u64 = spandrel_ztoc::limits::MAX_ZTOC_LEN;
@@ -145,7 +145,7 @@ pub(super) fn open(
     dir: &Path,
     record: &Record,
     source: Arc<dyn BlobSource>,
-    shared: Arc<Shared>,
+    engine: &Arc<Engine>,
 ) -> Result<Arc<Spans>, Error> {
     let (path, decoded) = read(dir, record)?;
     let damaged = |what: String| Error::Corrupt(format!("{}: {what}", path.display()));
@@ -160,7 +160,7 @@ pub(super) fn open(
         windows: decoded.windows,
     };
     let name = format!("layer {} of {}", record.digest, record.repository());
-    let opened = Spans::new(name, decoded.spans, files, Some(headers), source, shared);
+    let opened = Spans::new(name, decoded.spans, files, Some(headers), source, engine);
     if let Some(what) = &record.refuted {
         opened.refute(what);
     }

@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use super::options::StoreOptions;
 use crate::device::Device;
-use crate::fetch::{BlobSource, Settings, Shared, Turns};
+use crate::fetch::{BlobSource, Engine, Settings, Turns};
 use crate::metrics::Metrics;
 use crate::mounter::Mounter;
 
@@ -31,7 +31,7 @@ pub(crate) struct Node {
     pub metrics: Arc<Metrics>,
     pub sources: Sources,
     /// Limits and counters of span fetching.
-    pub fetch: Arc<Shared>,
+    pub fetch: Arc<Engine>,
     /// Turns of whole-layer downloads, on the whole node, for each host, and for each repository. Those who wait for a turn
     /// of the node are few of each host, those who wait for one of a host few of each repository: so none waits behind all
     /// layers of a slow registry or of one large image.
@@ -63,12 +63,14 @@ impl Node {
             memory_budget: options.memory_budget,
             read_timeout: options.read_timeout,
             failure_memory: options.failure_memory,
+            background: options.background,
+            background_rate: options.background_rate,
         };
         let tasks = TaskTracker::new();
         // A closed tracker still takes tasks; it can be waited for.
         tasks.close();
         Arc::new(Self {
-            fetch: Shared::new(&settings, Arc::clone(&metrics)),
+            fetch: Engine::new(&settings, Arc::clone(&metrics)),
             downloads: Semaphore::new(
                 options.eager_downloads.saturating_mul(HOSTS).clamp(1, Semaphore::MAX_PERMITS),
             ),

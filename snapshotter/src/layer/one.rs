@@ -243,7 +243,7 @@ impl Layer {
             move || lazy::ztoc_len(&dir)
         });
         let _turn = self.node.building(len.await?).await;
-        let spans = blocking(move || lazy::open(&dir, &record, source, Arc::clone(&node.fetch))).await?;
+        let spans = blocking(move || lazy::open(&dir, &record, source, &node.fetch)).await?;
         if self.stop.is_cancelled() {
             spans.close();
         }
@@ -400,6 +400,9 @@ impl Layer {
             }
         }
         lock(&self.targets).insert(target.to_path_buf());
+        if let Some(spans) = self.spans.get() {
+            spans.complete_in_background();
+        }
         Ok(())
     }
 

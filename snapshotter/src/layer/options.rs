@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::device::Device;
+use crate::fetch::Background;
 use crate::metrics::Metrics;
 use crate::mounter::Mounter;
 
@@ -29,6 +30,10 @@ pub struct StoreOptions {
     pub eager_downloads: usize,
     /// Bytes of decoded spans that may be in memory at a time, on the whole node.
     pub memory_budget: u64,
+    /// When the rest of mounted layers is fetched that nobody has read.
+    pub background: Background,
+    /// Most bytes a second that this takes; `None` for as many as come.
+    pub background_rate: Option<u64>,
     /// Whether layers are mounted with EROFS's option `directio` (kernels before 6.13, as the probe at start says).
     pub directio: bool,
     /// How long a removed layer's device file is waited for until the kernel has closed it.
@@ -61,6 +66,9 @@ impl StoreOptions {
             eager_downloads: 8,
             // 64 spans of 4 MiB: as many as are received at a time.
             memory_budget: 256 << 20,
+            // What comes before it is read is never waited for, and a complete layer needs its registry no more.
+            background: Background::Stream,
+            background_rate: None,
             directio: false,
             // RELEASE follows an unmount within milliseconds; what takes longer is held by another mount namespace.
             close_patience: Duration::from_secs(2),

@@ -19,6 +19,9 @@ pub const SNAPSHOTTER: &str = "spandrel";
 /// Layers from this size on, in bytes compressed, are lazy in these tests: real ones would take long to make.
 pub const MIN_LAYER_SIZE: usize = 256 << 10;
 
+/// The line of the configuration by which layers stay as they were read.
+pub const NO_BACKGROUND: &str = "background = \"off\"";
+
 /// How long reads wait for what can't be had, in seconds.
 pub const READ_TIMEOUT: u64 = 4;
 
@@ -51,8 +54,10 @@ impl Bed {
         let daemon = place.start();
         let containerd = containerd.start()?;
         drop(daemon);
+        // What nobody has read is missing: tests see what a read brings.
         place.config = format!(
-            "address = {:?}\n[index]\nmin_layer_size = {MIN_LAYER_SIZE}\n[fetch]\nread_timeout = \"{READ_TIMEOUT}s\"\n",
+            "address = {:?}\n[index]\nmin_layer_size = {MIN_LAYER_SIZE}\n\
+             [fetch]\nread_timeout = \"{READ_TIMEOUT}s\"\n{NO_BACKGROUND}\n",
             containerd.socket().to_str().expect("UTF-8"),
         );
         if let Some(ca) = registry.ca_pem() {

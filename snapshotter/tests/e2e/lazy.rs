@@ -1,12 +1,20 @@
 //! What laziness is about: nothing is fetched before it is read, metadata never leaves the kernel, what is shared is fetched
 //! once.
 
+use std::time::{Duration, Instant};
+
 use spandrel_fixtures::image::busybox;
 use spandrel_fixtures::peers::Version;
 
-use super::bed::{Bed, content, large_layer, sha256};
+use super::bed::{Bed, NO_BACKGROUND, content, large_layer, sha256};
 
 const LEN: usize = 200_000;
+
+/// How long a few megabytes may take to come when nobody waits for them, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often is looked whether they have.
+const STEP: Duration = Duration::from_millis(20);
 
 #[tokio::test]
 async fn an_indexed_image_starts_without_its_large_layer() {
@@ -42,6 +50,38 @@ async fn an_indexed_image_starts_without_its_large_layer() {
             fetched > 0 && fetched < blob / 2,
             "{version:?}: {fetched} of {blob} bytes for one file of forty"
         );
+        cri.stop(container).await;
+    }
+}
+
+#[tokio::test]
+async fn a_mounted_image_gets_complete_and_needs_its_registry_no_more() {
+    for version in Version::ALL {
+        let Some(mut bed) = Bed::start(version) else { continue };
+        let Some(image) = busybox([large_layer("data", 1, 40, LEN)]) else { return };
+        let reference = bed.push_indexed(&image, "app");
+        bed.daemon.stop();
+        bed.place.config = bed.place.config.replace(NO_BACKGROUND, "");
+        bed.daemon = bed.place.start();
+        let mut cri = bed.cri().await;
+        cri.pull(&reference).await.expect("pulled");
+        let container = cri.start(&reference).await.expect("started");
+        let begin = Instant::now();
+        loop {
+            let layers = bed.layers().await;
+            let complete = |layer: &serde_json::Value| layer["spans"] == layer["present_spans"];
+            if layers.iter().all(complete) {
+                break;
+            }
+            assert!(begin.elapsed() < PATIENCE, "{version:?}: {layers:#?}");
+            tokio::time::sleep(STEP).await;
+        }
+        assert!(bed.metric(r#"spandrel_fills_total{cause="background"}"#).await > 0, "{version:?}");
+        bed.registry.stop();
+        for file in [0, 17, 39] {
+            let sum = cri.output(&container, &format!("sha256sum < /data/{file}")).await;
+            assert!(sum.starts_with(&sha256(&content(1, file, LEN))), "{version:?}: {file}");
+        }
         cri.stop(container).await;
     }
 }

@@ -18,14 +18,16 @@ struct Meter<'a> {
 
 impl Meter<'_> {
     async fn see(&mut self, figure: &Fetch) {
+        // What is read ahead counts, too.
+        self.node.wait_until_written().await;
         let bytes = self.node.sent().await;
         let requests = self.node.registry.log().len();
         self.sheet.see_that(&format!("bytes fetched, {}", figure.what), figure.bytes, bytes - self.bytes);
         let made = (requests - self.requests) as u64;
-        self.sheet.see_that(&format!("requests, {}", figure.what), figure.requests, made);
+        let (least, most) = (*figure.requests.start(), *figure.requests.end());
+        let nearest = made.clamp(least, most);
+        self.sheet.see_that(&format!("requests, {} (from {least} to {most})", figure.what), nearest, made);
         (self.bytes, self.requests) = (bytes, requests);
-        // A span that is read again while it is being written isn't fetched again, but nobody need think about that.
-        self.node.wait_until_written().await;
     }
 }
 

@@ -62,7 +62,9 @@ impl Node {
         let image = indexed.clone().put(&registry, way.version);
         let containerd = place.dir.path().join("containerd.sock");
         let address = if way.containerd { containerd.to_str().expect("UTF-8") } else { "" };
-        place.config = format!("address = {address:?}\n[index]\nmin_layer_size = {MIN_LAYER_SIZE}\n");
+        place.config = format!(
+            "address = {address:?}\n[index]\nmin_layer_size = {MIN_LAYER_SIZE}\n[fetch]\nbackground = \"off\"\n"
+        );
         if way.containerd {
             Store::of(&image).serve(&containerd);
         }

@@ -11,6 +11,7 @@ use spandrel_fixtures::require;
 use spandrel_fixtures::scripted::{ScriptedRegistry, Settings};
 use spandrel_registry::{Anonymous, Client, ClientOptions};
 use spandrel_snapshotter::device::{Device, DeviceOptions};
+use spandrel_snapshotter::fetch::Background;
 use spandrel_snapshotter::layer::{
     LayerKey, LayerRequest, LayerStore, Layers as _, Parts, Prepared, StoreOptions,
 };
@@ -120,6 +121,8 @@ impl Bench {
             metrics: Arc::clone(&metrics),
         };
         let mut options = StoreOptions::new(root);
+        // What nobody has read is missing: tests see what a read brings.
+        options.background = Background::Off;
         options.min_layer_size = MIN_LAYER_SIZE;
         change(&mut options);
         let store = LayerStore::open(options, parts).expect("opens");

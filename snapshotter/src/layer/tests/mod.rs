@@ -17,8 +17,8 @@ use tempfile::TempDir;
 use super::node::{Node, Sources};
 use super::*;
 use crate::device::{Device, DeviceOptions};
-use crate::fetch::BlobSource;
 use crate::fetch::testing::{Blob, TestLayer};
+use crate::fetch::{Background, BlobSource};
 use crate::image::testing::{GZIP, Listed, MemoryImage};
 use crate::image::{ImageOptions, ImageSources, Images};
 use crate::metrics::Metrics;
@@ -80,6 +80,8 @@ impl Bench {
         let mut options = StoreOptions::new(dir);
         options.min_layer_size = 1000;
         options.close_patience = Duration::from_secs(10);
+        // What is missing stays missing until it is read.
+        options.background = Background::Off;
         change(&mut options);
         let all = Arc::clone(blobs);
         let sources: Sources = Arc::new(move |_, digest| -> Arc<dyn BlobSource> {
