@@ -20,6 +20,8 @@ pub(crate) enum Cause {
     Unreachable,
     /// The registry asks for patience.
     Busy,
+    /// The registry doesn't do such a thing.
+    Unsupported,
     /// What came isn't what was asked for.
     Corrupt,
 }
@@ -30,7 +32,7 @@ impl Cause {
         match self {
             Self::Absent => "not-found",
             Self::Refused => "unauthorized",
-            Self::Unreachable => "unavailable",
+            Self::Unreachable | Self::Unsupported => "unavailable",
             Self::Busy => "busy",
             Self::Corrupt => "corrupt",
         }
@@ -54,6 +56,7 @@ impl From<spandrel_registry::Error> for SourceError {
             ErrorKind::Unauthorized => Cause::Refused,
             ErrorKind::Corrupt => Cause::Corrupt,
             ErrorKind::RateLimited => Cause::Busy,
+            ErrorKind::Invalid => Cause::Unsupported,
             _ => Cause::Unreachable,
         };
         Self { cause, text: error.to_string() }

@@ -226,7 +226,7 @@ impl Request {
         self.end = match error.cause {
             Cause::Busy => End::Busy,
             // The host did what it was asked to.
-            Cause::Corrupt | Cause::Absent => End::Stopped,
+            Cause::Corrupt | Cause::Absent | Cause::Unsupported => End::Stopped,
             Cause::Refused | Cause::Unreachable => End::Failed,
         };
         let (mut again, mut hopeless, mut wait) = (Vec::new(), Vec::new(), Duration::ZERO);
@@ -243,8 +243,9 @@ impl Request {
                 }
             }
         }
+        let lasting = self.end == End::Stopped;
         drop(self);
-        if again.is_empty() && hopeless.is_empty() && matches!(error.cause, Cause::Corrupt | Cause::Absent) {
+        if again.is_empty() && hopeless.is_empty() && lasting {
             // Nobody waits for it; whoever does will hear what is wrong.
             spans.no_background(&error);
         }

@@ -1,9 +1,12 @@
-//! Fills a layer in full: its blob is downloaded, hashed, inflated, hashed again and walked as it passes, and written to
-//! the stream, once and in order. What comes out is complete and checked, or nothing.
+//! Fills a layer in full: its blob comes in pieces, several at a time, and is hashed, inflated, hashed again and walked as it
+//! passes, and written to the stream, once and in order. What comes out is complete and checked, or nothing.
+//!
+//! Two threads share the work: one hashes the blob and inflates it, the other hashes what comes out, walks it and writes it.
 
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc as thread;
 
 use bytes::{Buf as _, Bytes};
 use spandrel_ztoc::tar::{TarError, TarRules, TarWalk, Toc};
@@ -18,17 +21,20 @@ use super::record::{Record, Stage};
 use super::stream::Stream;
 use super::{files, table, unpack};
 use crate::Error;
-use crate::fetch::{BlobSource, SourceError};
-use crate::metrics::Metrics;
+use crate::fetch::{BlobSource, Engine, Piece, download};
 
-/// Pieces that may wait to be inflated: some 16 KiB each, so that neither side waits for the other at every piece.
-const PIECES: usize = 64;
+/// Pieces that may wait to be inflated, beside those that are on their way.
+const PIECES: usize = 1;
 
 /// The stream while it is being filled: its name says that nothing in it was checked, and no try touches one that was.
 const STREAM_NEW: &str = "stream.new";
 
 /// How much of the stream is written at a time, in bytes: long enough that the system calls cost nothing.
 const WRITE_LEN: usize = 512 << 10;
+
+/// Buffers of that length that wait to be written: enough that neither thread waits for the other at each one. With those in hand
+/// a layer has 3 MiB.
+const BUFFERS: usize = 4;
 
 /// Length of a tar's block, in bytes: headers begin at multiples of it.
 const TAR_BLOCK: usize = 512;
@@ -46,7 +52,7 @@ pub(super) async fn fill(
     record: Record,
     dir: &Path,
     stop: CancellationToken,
-    metrics: &Metrics,
+    engine: &Arc<Engine>,
 ) -> Result<Record, Error> {
     let (sender, receiver) = mpsc::channel(PIECES);
     let (work_dir, work_stop) = (dir.to_path_buf(), stop.clone());
@@ -63,7 +69,7 @@ pub(super) async fn fill(
     let downloaded = tokio::select! {
         biased;
         () = stop.cancelled() => Err(Error::Unavailable(format!("{name}: the download was stopped"))),
-        downloaded = download(source, size, sender, metrics) => downloaded.map_err(Error::from),
+        downloaded = download(source, engine, size, sender) => downloaded.map_err(Error::from),
     };
     let poured =
         pouring.await.unwrap_or_else(|error| Err(Error::Internal(format!("{name}: a task failed: {error}"))));
@@ -72,47 +78,45 @@ pub(super) async fn fill(
     poured
 }
 
-/// Hands the whole blob to `sender`; that nobody takes it any more is no error of this side.
-async fn download(
-    source: Arc<dyn BlobSource>,
-    size: u64,
-    sender: mpsc::Sender<Bytes>,
-    metrics: &Metrics,
-) -> Result<(), SourceError> {
-    if size == 0 {
-        return Ok(());
-    }
-    let asked = tokio::time::Instant::now();
-    let mut answer = source.open(0..size).await?;
-    while let Some(bytes) = answer.next().await? {
-        metrics.fetched_bytes.inc_by(bytes.len() as u64);
-        if sender.send(bytes).await.is_err() {
-            return Ok(());
-        }
-    }
-    metrics.fetch_seconds.observe(asked.elapsed().as_secs_f64());
-    Ok(())
-}
-
 /// The blob as a reader, hashed in passing.
 struct Blob {
-    pieces: mpsc::Receiver<Bytes>,
+    pieces: mpsc::Receiver<Piece>,
+    /// What is being read: it counts against the memory budget until it is all read.
+    piece: Option<Piece>,
+    /// How many of its chunks were begun.
+    begun: usize,
     current: Bytes,
     hasher: Hasher,
     len: u64,
 }
 
+impl Blob {
+    fn new(pieces: mpsc::Receiver<Piece>, hasher: Hasher) -> Self {
+        Self { pieces, piece: None, begun: 0, current: Bytes::new(), hasher, len: 0 }
+    }
+
+    /// The next chunk; `None` at the end.
+    fn chunk(&mut self) -> Option<Bytes> {
+        loop {
+            let chunk = self.piece.as_mut().and_then(|piece| piece.chunks.get_mut(self.begun));
+            if let Some(chunk) = chunk {
+                self.begun += 1;
+                return Some(std::mem::take(chunk));
+            }
+            // Its memory goes back before the next one is waited for.
+            self.piece = None;
+            (self.piece, self.begun) = (Some(self.pieces.blocking_recv()?), 0);
+        }
+    }
+}
+
 impl Read for Blob {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         while self.current.is_empty() {
-            match self.pieces.blocking_recv() {
-                Some(piece) => {
-                    self.hasher.update(&piece);
-                    self.len += piece.len() as u64;
-                    self.current = piece;
-                }
-                None => return Ok(0),
-            }
+            let Some(chunk) = self.chunk() else { return Ok(0) };
+            self.hasher.update(&chunk);
+            self.len += chunk.len() as u64;
+            self.current = chunk;
         }
         let len = buf.len().min(self.current.len());
         self.current.copy_to_slice(&mut buf[..len]);
@@ -124,7 +128,7 @@ impl Read for Blob {
 type Whole = io::Chain<io::Cursor<Vec<u8>>, Blob>;
 
 fn pour(
-    pieces: mpsc::Receiver<Bytes>,
+    pieces: mpsc::Receiver<Piece>,
     mut record: Record,
     dir: &Path,
     stop: &CancellationToken,
@@ -132,7 +136,7 @@ fn pour(
     let name = format!("layer {} of {}", record.digest, record.repository());
     let path = dir.join(STREAM_NEW);
     let mut stream = Stream::create(&path, 0).map_err(|e| files::failed("make", &path, &e))?;
-    let mut blob = Blob { pieces, current: Bytes::new(), hasher: Hasher::like(&record.digest), len: 0 };
+    let mut blob = Blob::new(pieces, Hasher::like(&record.digest));
     let mut head = Vec::new();
     // A channel doesn't fail.
     (&mut blob).take(4).read_to_end(&mut head).map_err(|e| Error::Internal(format!("{name}: {e}")))?;
@@ -185,18 +189,42 @@ fn inflate(
         }
     };
     let mut reader = StreamReader::new(blob, format).map_err(bad)?;
+    let (full, to_keep) = thread::sync_channel::<(Vec<u8>, usize)>(BUFFERS);
+    let (kept, empty) = thread::channel();
+    std::thread::scope(|scope| {
+        let keeper = scope.spawn(move || keep(&to_keep, &kept, stream, path, record));
+        let read = loop {
+            if stop.is_cancelled() {
+                break Err(Error::Unavailable("stopped".to_owned()));
+            }
+            let mut buffer = empty.try_recv().unwrap_or_else(|_| vec![0; WRITE_LEN]);
+            match read_full(&mut reader, &mut buffer) {
+                Ok(0) => break Ok(()),
+                // The other side has ended, and says why.
+                Ok(len) if full.send((buffer, len)).is_err() => break Ok(()),
+                Ok(_) => {}
+                Err(error) => break Err(bad(error)),
+            }
+        };
+        drop(full);
+        let kept = keeper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        // What can't be written is why no more was read.
+        kept.and_then(|poured| read.map(|()| poured))
+    })
+}
+
+/// Hashes, walks and writes what is inflated, and gives the buffers back.
+fn keep(
+    inflated: &thread::Receiver<(Vec<u8>, usize)>,
+    done: &thread::Sender<Vec<u8>>,
+    stream: &Stream,
+    path: &Path,
+    record: &Record,
+) -> Result<Poured, Error> {
     let mut hasher = Hasher::like(&record.diff_id);
     let mut walk = Ok(TarWalk::new(TarRules::Fill));
-    let mut buffer = vec![0; WRITE_LEN];
     let mut len = 0;
-    loop {
-        if stop.is_cancelled() {
-            return Err(Error::Unavailable("stopped".to_owned()));
-        }
-        let filled = read_full(&mut reader, &mut buffer).map_err(bad)?;
-        if filled == 0 {
-            break;
-        }
+    for (buffer, filled) in inflated {
         let bytes = &buffer[..filled];
         hasher.update(bytes);
         // What can't be in a table may still be unpacked: the stream is completed in any case.
@@ -204,9 +232,11 @@ fn inflate(
         stream.write(len, bytes).map_err(|e| files::failed("write", path, &e))?;
         len += filled as u64;
         if len > MAX_STREAM_LEN {
-            let what = format!("its tar has over {MAX_STREAM_LEN} bytes");
-            return Err(bad(io::Error::new(io::ErrorKind::InvalidData, what)));
+            let name = format!("layer {} of {}", record.digest, record.repository());
+            return Err(Error::Corrupt(format!("{name}: its tar has over {MAX_STREAM_LEN} bytes")));
         }
+        // Nobody takes it any more when all has been read.
+        done.send(buffer).ok();
     }
     Ok(Poured { len, digest: hasher.finish(), toc: walk.and_then(TarWalk::finish) })
 }

@@ -177,7 +177,7 @@ impl Layer {
             return Err(Error::Internal(format!("layer {} is filled", self.key.0)));
         }
         let source = (self.node.sources)(&record.repository(), &record.digest);
-        let filled = fill::fill(source, record, &self.dir, self.stop.clone(), &self.node.metrics).await;
+        let filled = fill::fill(source, record, &self.dir, self.stop.clone(), &self.node.fetch).await;
         match filled {
             Ok(record) => {
                 info!(layer = self.key.0, len = record.stream_len, stage = ?record.stage, "filled");
