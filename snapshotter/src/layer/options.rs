@@ -34,6 +34,8 @@ pub struct StoreOptions {
     pub background: Background,
     /// Most bytes a second that this takes; `None` for as many as come.
     pub background_rate: Option<u64>,
+    /// How long after it has become complete a lazy layer is compared with its digest as a whole.
+    pub verify_delay: Duration,
     /// Whether layers are mounted with EROFS's option `directio` (kernels before 6.13, as the probe at start says).
     pub directio: bool,
     /// How long a removed layer's device file is waited for until the kernel has closed it.
@@ -69,6 +71,8 @@ impl StoreOptions {
             // What comes before it is read is never waited for, and a complete layer needs its registry no more.
             background: Background::Stream,
             background_rate: None,
+            // Longer than programs take to start from then on; nobody waits for the verdict.
+            verify_delay: Duration::from_secs(10),
             directio: false,
             // RELEASE follows an unmount within milliseconds; what takes longer is held by another mount namespace.
             close_patience: Duration::from_secs(2),

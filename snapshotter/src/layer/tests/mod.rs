@@ -80,6 +80,7 @@ impl Bench {
         let mut options = StoreOptions::new(dir);
         options.min_layer_size = 1000;
         options.close_patience = Duration::from_secs(10);
+        options.verify_delay = Duration::ZERO;
         // What is missing stays missing until it is read.
         options.background = Background::Off;
         change(&mut options);
