@@ -221,27 +221,26 @@ impl Spans {
         self.engine.background(self.id, false);
     }
 
-    /// Reads from the stream what is there without waiting for anything but the disk; `None` when something of it is
-    /// missing (or must be checked first).
-    pub(crate) fn read_present(&self, offset: u64, len: usize) -> Option<Vec<u8>> {
+    /// Fills `bytes` from `offset` of the stream without waiting for anything but the disk, and says whether it could; not when
+    /// something of it is missing (or must be checked first).
+    pub(crate) fn read_present(&self, offset: u64, bytes: &mut [u8]) -> bool {
         let present = |id| self.files.bitmap.get(id) == Presence::Present;
-        let ids = self.table.covering(offset..end(offset, len));
+        let ids = self.table.covering(offset..end(offset, bytes.len()));
         if self.refuted.get().is_some() || !ids.clone().all(present) {
-            return None;
+            return false;
         }
-        let mut bytes = vec![0; len];
-        match self.files.stream.read(offset, &mut bytes) {
+        match self.files.stream.read(offset, bytes) {
             Ok(()) => {
                 if let Some(at) = self.moved_to(&ids) {
                     self.engine.demand(self.id, &[], &[], Some(at));
                 }
-                Some(bytes)
+                true
             }
             Err(error) => {
                 // A bad sector: the registry has these bytes too.
                 warn!(layer = self.name, %error, offset, "the stream can't be read: its spans are fetched anew");
                 ids.for_each(|id| self.distrust(id));
-                None
+                false
             }
         }
     }

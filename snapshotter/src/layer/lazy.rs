@@ -1,5 +1,6 @@
 //! A layer with an index: its files are made from the zTOC alone, its stream is filled as it is read.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -167,14 +168,35 @@ pub(super) fn open(
     Ok(opened)
 }
 
+thread_local! {
+    /// What a thread of the device reads into: to make a new one, zeroed, for each read costs as much as the read.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Lends `work` this thread's buffer, `len` bytes of it, with any content.
+fn with_buffer<T>(len: usize, work: impl FnOnce(&mut [u8]) -> T) -> T {
+    BUFFER.with_borrow_mut(|buffer| {
+        if buffer.len() < len {
+            buffer.resize(len, 0);
+        }
+        work(&mut buffer[..len])
+    })
+}
+
 /// Answers the device from the spans of a layer.
 pub(super) struct LazyBacking(pub Arc<Spans>);
 
 impl Backing for LazyBacking {
     fn read(&self, offset: u64, len: usize, reply: ReadReply) {
-        if let Some(bytes) = self.0.read_present(offset, len) {
-            return reply.data(&bytes);
-        }
+        let (spans, mut reply) = (&self.0, Some(reply));
+        with_buffer(len, |bytes| {
+            if spans.read_present(offset, bytes)
+                && let Some(reply) = reply.take()
+            {
+                reply.data(bytes);
+            }
+        });
+        let Some(reply) = reply else { return };
         let spans = Arc::clone(&self.0);
         self.0.runtime().spawn(async move {
             match spans.read(offset, len).await {
@@ -190,13 +212,12 @@ pub(super) struct WholeBacking(pub Stream);
 
 impl Backing for WholeBacking {
     fn read(&self, offset: u64, len: usize, reply: ReadReply) {
-        let mut bytes = vec![0; len];
-        match self.0.read(offset, &mut bytes) {
-            Ok(()) => reply.data(&bytes),
+        with_buffer(len, |bytes| match self.0.read(offset, bytes) {
+            Ok(()) => reply.data(bytes),
             Err(error) => {
                 tracing::error!(%error, offset, "a layer's stream can't be read");
                 reply.fail(&Error::Internal(format!("read a layer's stream: {error}")));
             }
-        }
+        });
     }
 }
