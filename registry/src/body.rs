@@ -198,7 +198,7 @@ impl Body {
         loop {
             let endpoint = self.pursuit.endpoint();
             let attempt = self.inner.range_once(&endpoint, self);
-            match self.pursuit.in_time(&self.inner, attempt).await {
+            match self.pursuit.attempt(&self.inner, attempt).await {
                 Ok(source) => {
                     self.source = Some(source);
                     self.served_by.push(endpoint);

@@ -13,7 +13,7 @@ use reqwest::{Request, Response, Url};
 use crate::auth::{Auth, Grant, Scope};
 use crate::endpoint::{self, Endpoint, Servers};
 use crate::failure::{Failure, registry_message, shown};
-use crate::limits::{MAX_ERROR_BODY, MIRROR_REST};
+use crate::limits::{MAX_ERROR_BODY, MAX_PATIENCE, MIRROR_REST};
 use crate::redirect::Resolved;
 use crate::retry::Pursuit;
 use crate::transport::{Pool, Transport, lock, read_small};
@@ -30,6 +30,8 @@ pub(crate) struct Inner {
     pub(crate) resolved: Resolved,
     /// Until when a mirror is passed over, by name, on [`Clock::elapsed`].
     rests: Mutex<HashMap<String, Duration>>,
+    /// Until when a server has asked for patience, by name, on [`Clock::elapsed`].
+    patience: Mutex<HashMap<String, Duration>>,
     /// One writer of fallback indexes at a time within this process.
     pub(crate) index_writer: tokio::sync::Mutex<()>,
 }
@@ -93,6 +95,7 @@ impl Inner {
             auth: Auth::default(),
             resolved: Resolved::default(),
             rests: Mutex::default(),
+            patience: Mutex::default(),
             index_writer: tokio::sync::Mutex::default(),
         })
     }
@@ -118,6 +121,21 @@ impl Inner {
     /// Passes over a mirror for a while.
     pub(crate) fn rest(&self, endpoint: &Endpoint) {
         lock(&self.rests).insert(endpoint.name.clone(), self.clock.elapsed() + MIRROR_REST);
+    }
+
+    /// A server has asked everybody for patience.
+    pub(crate) fn heed(&self, endpoint: &Endpoint, wait: Duration) {
+        let now = self.clock.elapsed();
+        let mut patience = lock(&self.patience);
+        patience.retain(|_, until| *until > now);
+        let until = patience.entry(endpoint.name.clone()).or_default();
+        *until = (*until).max(now + wait.min(MAX_PATIENCE));
+    }
+
+    /// How long a server is still to be left alone.
+    pub(crate) fn patience(&self, endpoint: &Endpoint) -> Duration {
+        let until = lock(&self.patience).get(&endpoint.name).copied().unwrap_or_default();
+        until.saturating_sub(self.clock.elapsed())
     }
 
     /// The URL of a call at a server.
@@ -224,7 +242,7 @@ impl Inner {
                 check(&answer)?;
                 Ok(answer)
             };
-            match pursuit.in_time(self, attempt).await {
+            match pursuit.attempt(self, attempt).await {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => pursuit.failed(self, failure).await?,
             }

@@ -71,6 +71,10 @@ pub const MAX_URL_LIFE: Duration = Duration::from_secs(6 * 3600);
 /// back soon.
 pub const MIRROR_REST: Duration = Duration::from_secs(30);
 
+/// Longest that a server is left alone since it asked one request for patience (`Retry-After`): what it wants of others may
+/// have changed by then.
+pub const MAX_PATIENCE: Duration = Duration::from_secs(60);
+
 /// A body that goes on by at least this many bytes earns its retries and its deadline anew; by less it could be drawn
 /// out for ever.
 pub const MIN_PROGRESS: u64 = 64 << 10;

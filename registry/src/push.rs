@@ -44,7 +44,7 @@ impl Client {
         loop {
             let endpoint = pursuit.endpoint();
             let attempt = inner.push_once(&endpoint, repository, digest, &bytes, from);
-            match pursuit.in_time(inner, attempt).await {
+            match pursuit.attempt(inner, attempt).await {
                 Ok(()) => return Ok(()),
                 Err(failure) => pursuit.failed(inner, failure).await?,
             }

@@ -89,11 +89,33 @@ impl Pursuit {
         }
     }
 
+    /// Runs one try that asks the server, when that has no patience to ask for any more.
+    pub(crate) async fn attempt<T>(
+        &self,
+        inner: &Inner,
+        attempt: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let wait = inner.patience(&self.endpoint());
+        if wait >= self.left(inner) {
+            let seconds = wait.as_secs_f64();
+            let message =
+                format!("has asked for patience for another {seconds:.1} s, which is past the deadline");
+            return Err(Failure::lasting(ErrorKind::RateLimited, message));
+        }
+        if !wait.is_zero() {
+            inner.clock.sleep(wait).await;
+        }
+        self.in_time(inner, attempt).await
+    }
+
     /// Takes note of a failed try: returns when the next is due, or the error when there is none.
     pub(crate) async fn failed(&mut self, inner: &Inner, failure: Failure) -> Result<(), Error> {
         self.tries += 1;
         let endpoint = self.endpoint();
         tracing::debug!(what = self.what, host = endpoint.name, failure = failure.message, "try failed");
+        if let Retry::After(wait) = failure.retry {
+            inner.heed(&endpoint, wait);
+        }
         if self.at + 1 < self.endpoints.len() {
             // A mirror may lack an image or refuse it without being broken.
             if !matches!(failure.kind, ErrorKind::NotFound | ErrorKind::Unauthorized) {

@@ -94,6 +94,20 @@ async fn retry_after_is_obeyed() {
 }
 
 #[tokio::test]
+async fn patience_is_asked_of_all_requests_of_a_host() {
+    let set = Set::new(Settings::default());
+    set.rule(ranges(Fault::retry_after(429, "61")).nth(0));
+    let (client, clock) = set.client();
+    set.read(&client, 0..10).await.expect_err("too long");
+    let error = set.read(&client, 10..20).await.expect_err("for others, too");
+    assert_eq!(error.kind, ErrorKind::RateLimited);
+    assert_eq!(set.registry.count(Kind::BlobRange), 1, "the host is left alone");
+    clock.advance(Duration::from_secs(40));
+    set.read(&client, 20..30).await.expect("the rest of the time is waited for");
+    assert_eq!(clock.slept(), [Duration::from_secs(20)]);
+}
+
+#[tokio::test]
 async fn patience_ends_with_the_deadline() {
     let set = Set::new(Settings::default());
     set.rule(ranges(Fault::retry_after(429, "61")));
