@@ -239,6 +239,7 @@ report() {
         printf row, "fetched until then", sprintf("%.1f MB", b0 / 1e6), sprintf("%.1f MB", b1 / 1e6), sprintf("%.0f %%", 100 * b1 / b0)
         printf row, "requests until then", r0, r1, ""
     }'
+    echo "    (Spandrel fetches the rest of a mounted image, too, behind what the program waits for: fetch.background)"
     echo "    (containerd $CONTAINERD_VERSION, $(unpacker), Linux $(uname -r), $(nproc) cores; image of $(image_size "$1"))"
 }
 
