@@ -16,8 +16,12 @@ readonly DEMO_PACKAGES=(
     containerd:containerd runc:runc docker-registry # both starts
     mmdebstrap python3-pip pigz attr skopeo         # the image
 )
-# Making the benchmarks' images (benches/workloads).
+# Making the benchmarks' images (benches/workloads), and running them.
 readonly BENCH_PACKAGES=(mmdebstrap pigz attr python3-pip npm:npm)
+readonly BENCH_RUN_PACKAGES=(
+    containerd:containerd runc:runc docker-registry containernetworking-plugins fuse3:fusermount3 # nodes
+    busybox-static skopeo pigz                                                                    # images; containerd uses unpigz
+)
 
 # The releases that newer peers are taken from, when this machine's own has an older one.
 readonly CONTAINERD_RELEASE=forky CONTAINERD_AT_LEAST=2.1
@@ -30,7 +34,7 @@ readonly MIN_GO=1.24
 
 install() {
     require_root
-    need_packages "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}" "${DEMO_PACKAGES[@]}"
+    need_packages "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}" "${DEMO_PACKAGES[@]}" "${BENCH_PACKAGES[@]}" "${BENCH_RUN_PACKAGES[@]}"
     need_rust
     need_peers
     need_cargo_deny

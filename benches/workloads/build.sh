@@ -52,7 +52,7 @@ header() { sed -n "/^set /q; s/^# $2: //p" "$1"; }
 script_of() {
     local script=$WORKLOADS/$1.sh
     case $1 in
-    */* | lib | build | check) ;;
+    */* | lib | build) ;;
     *) if [ -f "$script" ]; then
         echo "$script"
         return
