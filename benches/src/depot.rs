@@ -42,8 +42,6 @@ pub struct Prepared {
     pub name: String,
     /// What it is.
     pub image: Image,
-    /// Digests of the blobs that a pull may want: configuration and layers.
-    pub blobs: Vec<String>,
 }
 
 impl Depot {
@@ -88,7 +86,7 @@ impl Depot {
             uncompressed: layout.uncompressed,
             index,
         };
-        let prepared = Prepared { name, image, blobs: layout.blobs.clone() };
+        let prepared = Prepared { name, image };
         let write = || {
             std::fs::create_dir_all(note.parent().context("a file in a folder")?)?;
             Ok::<_, anyhow::Error>(std::fs::write(&note, serde_json::to_vec_pretty(&prepared)?)?)
@@ -149,9 +147,16 @@ impl Depot {
         }
     }
 
-    /// Files of these blobs on disk, for reading them into the page cache: a real registry isn't on the node's disk.
-    pub fn files(&self, blobs: &[String]) -> Vec<PathBuf> {
-        blobs.iter().map(|digest| self.registry.blob_file(digest)).filter(|file| file.exists()).collect()
+    /// Files on disk that the registry reads for whatever is asked about this image, for reading them into the page cache: a
+    /// real registry isn't on the node's disk. Those are all that its repository has, which is its own.
+    pub fn files(&self, prepared: &Prepared) -> Vec<PathBuf> {
+        let repository = prepared.name.rsplit_once(':').map_or(prepared.name.as_str(), |(name, _)| name);
+        self.registry.repository_files(repository)
+    }
+
+    /// The registry's process id.
+    pub fn pid(&self) -> Option<u32> {
+        self.registry.pid()
     }
 
     /// Versions of what it is made of.

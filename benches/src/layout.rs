@@ -14,8 +14,6 @@ pub struct Layout {
     pub path: PathBuf,
     /// The manifest's digest.
     pub digest: String,
-    /// Digests of configuration and layers.
-    pub blobs: Vec<String>,
     /// How many layers it has.
     pub layers: usize,
     /// Bytes of all layers, compressed.
@@ -31,7 +29,6 @@ struct Index {
 
 #[derive(Deserialize)]
 struct Manifest {
-    config: Descriptor,
     layers: Vec<Descriptor>,
 }
 
@@ -54,11 +51,9 @@ impl Layout {
         for layer in &manifest.layers {
             uncompressed += gzip_size(&blob(path, &layer.digest))?;
         }
-        let blobs = std::iter::once(&manifest.config).chain(&manifest.layers);
         Ok(Self {
             path: path.to_owned(),
             digest: digest.clone(),
-            blobs: blobs.map(|blob| blob.digest.clone()).collect(),
             layers: manifest.layers.len(),
             compressed: manifest.layers.iter().map(|layer| layer.size).sum(),
             uncompressed,

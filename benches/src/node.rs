@@ -11,7 +11,7 @@ use spandrel_fixtures::cri::Cri;
 use spandrel_fixtures::peers::{self, Containerd};
 
 use crate::depot::PAUSE;
-use crate::system::{Daemon, StargzDaemon};
+use crate::system::Daemon;
 use crate::usage::{self, Usage};
 
 /// What fills the containers' files.
@@ -24,7 +24,19 @@ pub enum Snapshotter {
     /// soci-snapshotter.
     Soci(peers::Soci),
     /// stargz-snapshotter.
-    Stargz(StargzDaemon),
+    Stargz(peers::Stargz),
+}
+
+impl Snapshotter {
+    /// The process id of one that has a process of its own.
+    fn pid(&self) -> Option<u32> {
+        match self {
+            Self::Containerd => None,
+            Self::Spandrel(daemon) => Some(daemon.process.pid()),
+            Self::Soci(soci) => Some(soci.pid()),
+            Self::Stargz(daemon) => Some(daemon.pid()),
+        }
+    }
 }
 
 /// A node. Dropping it ends all that runs on it and removes all that it had.
@@ -39,8 +51,8 @@ pub struct Node {
     pub host: String,
 }
 
-/// Roles of a node's processes, as results name them.
-pub const ROLES: [&str; 3] = ["containerd", "shim", "snapshotter"];
+/// Roles of a node's processes, as results name them: [`Start::cpu`](crate::results::start::Start::cpu).
+pub const ROLES: [&str; 4] = ["containerd", "shim", "program", "snapshotter"];
 
 impl Node {
     /// A node of these parts.
@@ -63,24 +75,22 @@ impl Node {
         Ok(cri)
     }
 
-    /// The processes of a role; their descendants belong to it too.
+    /// The processes of a role, those that descend from them included.
     pub fn processes(&self, role: &str) -> Vec<u32> {
         match role {
-            "containerd" => self.containerd.pid().into_iter().collect(),
-            "shim" => self.containerd.shims(),
-            _ => match &self.snapshotter {
-                Snapshotter::Containerd => Vec::new(),
-                Snapshotter::Spandrel(daemon) => vec![daemon.process.pid()],
-                Snapshotter::Soci(soci) => vec![soci.pid()],
-                Snapshotter::Stargz(daemon) => vec![daemon.pid()],
-            },
+            "containerd" => {
+                self.containerd.pid().map(|pid| usage::with_descendants(&[pid])).unwrap_or_default()
+            }
+            "shim" => usage::of_shims(&self.containerd.shims()).0,
+            "program" => usage::of_shims(&self.containerd.shims()).1,
+            _ => self.snapshotter.pid().map(|pid| usage::with_descendants(&[pid])).unwrap_or_default(),
         }
     }
 
     /// What each role has used until now; a role without a process isn't there.
     pub fn usage(&self) -> BTreeMap<String, Usage> {
         let used = ROLES.iter().map(|role| ((*role).to_owned(), self.processes(role)));
-        used.filter(|(_, pids)| !pids.is_empty()).map(|(role, pids)| (role, usage::of(&pids))).collect()
+        used.filter(|(_, pids)| !pids.is_empty()).map(|(role, pids)| (role, usage::of_each(&pids))).collect()
     }
 
     /// Makes peaks begin anew.
@@ -88,6 +98,13 @@ impl Node {
         for role in ROLES {
             usage::reset_peaks(&self.processes(role));
         }
+    }
+
+    /// The files of its own programs, as they run now; not what runs in containers.
+    pub fn programs(&self) -> Vec<PathBuf> {
+        let roles = ROLES.iter().filter(|role| **role != "program");
+        let pids = roles.flat_map(|role| self.processes(role));
+        pids.filter_map(|pid| std::fs::read_link(format!("/proc/{pid}/exe")).ok()).collect()
     }
 
     /// Bytes allocated on disk below all that is the node's, without what is mounted there.
@@ -107,7 +124,8 @@ impl Node {
         match &self.snapshotter {
             Snapshotter::Spandrel(daemon) => daemon.process.tail(),
             Snapshotter::Soci(soci) => soci.tail(),
-            _ => self.containerd.tail(),
+            Snapshotter::Stargz(stargz) => stargz.tail(),
+            Snapshotter::Containerd => self.containerd.tail(),
         }
     }
 }

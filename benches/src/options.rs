@@ -76,7 +76,7 @@ impl Options {
 /// The systems of a plan that can run here, and those that can't.
 ///
 /// # Errors
-/// When one has a name that there isn't.
+/// When one has a name that there isn't, and when none of them can run.
 pub fn present(plan: &Plan) -> Result<(Systems, Vec<Absent>)> {
     let mut absent = Vec::new();
     let mut systems = system::named(&plan.systems)?;
@@ -88,7 +88,16 @@ pub fn present(plan: &Plan) -> Result<(Systems, Vec<Absent>)> {
             false
         }
     });
+    if systems.is_empty() {
+        bail!("{}", nothing_there(&absent));
+    }
     Ok((systems, absent))
+}
+
+/// What is said where no system of a plan can run.
+pub fn nothing_there(absent: &[Absent]) -> String {
+    let why: Vec<_> = absent.iter().map(|absent| format!("{}: {}", absent.system, absent.why)).collect();
+    format!("none of the systems asked for can run here ({})", why.join("; "))
 }
 
 /// Versions of these systems' programs and of what all share.

@@ -1,5 +1,6 @@
 //! One measurement of `bench-start`: a container's start on a node that never saw the image.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,8 @@ use spandrel_fixtures::cri::{Container, Cri, Spec};
 use crate::depot::{Depot, Prepared};
 use crate::network::Network;
 use crate::node::{self, Node};
-use crate::results::start::Start;
+use crate::results::start::{Others, Passed, Start};
+use crate::usage::{self, Machine};
 use crate::workload::Workload;
 
 /// Longest until a program is ready: ten times what the slowest cell needs on two cores.
@@ -21,13 +23,19 @@ const LOOK_EVERY: Duration = Duration::from_millis(1);
 /// How often it is asked whether the container still runs.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 
+/// How long a program may take to end when it is told to: postgres writes what it has.
+const GRACE: Duration = Duration::from_secs(15);
+
 /// How long the network is watched after the start in full runs.
 pub const AFTER: Duration = Duration::from_secs(30);
 
-/// Measures a start of `workload` on this fresh node. With `after` the network is watched for [`AFTER`] more.
+/// Measures a start of `workload` on this fresh node. With `after` the network is watched for [`AFTER`] more, and no second
+/// container is started: it would find what was fetched meanwhile, or be what is watched. `lazy` says that a part of
+/// the image is to be left in the registry by the pull.
 ///
 /// # Errors
-/// When the image can't be pulled, or the program doesn't say that it is ready: with the snapshotter's last words.
+/// When the image can't be pulled, was pulled in full although it is to be lazy, or the program doesn't say that it is ready: with
+/// the snapshotter's last words.
 pub async fn measure(
     node: &Node,
     network: &Network,
@@ -35,12 +43,14 @@ pub async fn measure(
     prepared: &Prepared,
     workload: &Workload,
     after: bool,
+    lazy: bool,
 ) -> Result<Start> {
     let mut cri = node.cri().await?;
-    let measured = measure_with(&mut cri, node, network, depot, prepared, workload, after).await;
+    let measured = measure_with(&mut cri, node, network, depot, prepared, workload, after, lazy).await;
     measured.with_context(|| format!("{}\n{}", workload.name, node.tail()))
 }
 
+#[expect(clippy::too_many_arguments, reason = "all that a measurement is put together from")]
 async fn measure_with(
     cri: &mut Cri,
     node: &Node,
@@ -49,55 +59,96 @@ async fn measure_with(
     prepared: &Prepared,
     workload: &Workload,
     after: bool,
+    lazy: bool,
 ) -> Result<Start> {
     let spec = Spec { image: node.reference(&prepared.name), command: Vec::new(), env: workload.env.clone() };
-    let mut warm = depot.files(&prepared.blobs);
+    let mut warm = depot.files(prepared);
     warm.extend(programs(node));
     node::drop_caches(&warm)?;
     node.reset_peaks();
-    let before = node.usage();
+    let (before, explained) = (node.usage(), explained(depot));
+    let machine = Machine::now();
     network.reset();
 
     let begin = Instant::now();
     cri.pull(&spec.image).await.context("PullImage")?;
     let pulled = begin.elapsed();
+    let fetched = network.passed().bytes;
     let container = cri.start_as(&spec).await.context("the container's start")?;
     wait_ready(cri, &container, &workload.ready).await?;
     let ready = begin.elapsed();
 
     let until_ready = network.passed();
+    let machine_then = Machine::now();
     let used = node.usage();
+    let explained = self::explained(depot) - explained;
     let disk = node.disk();
     let cpu = used.iter().map(|(role, used)| {
         let before = before.get(role).map_or(0.0, |before| before.cpu);
         (role.clone(), used.cpu - before)
     });
-    let cpu = cpu.collect();
-    let memory = used.iter().map(|(role, used)| (role.clone(), used.peak)).collect();
-    let after = if after {
-        network.reset();
-        tokio::time::sleep(AFTER).await;
-        Some(network.passed())
-    } else {
-        None
+    let cpu: BTreeMap<String, f64> = cpu.collect();
+    let others = Others {
+        // Clock ticks are coarse, and processes that have ended take theirs with them.
+        cpu: (machine_then.busy - machine.busy - explained - cpu.values().sum::<f64>()).max(0.0),
+        stolen: machine_then.stolen - machine.stolen,
     };
-    // The first one goes, since both may want the same port of the host.
-    cri.kill(container).await;
-    let begin = Instant::now();
-    let container = cri.start_as(&spec).await.context("the second container's start")?;
-    wait_ready(cri, &container, &workload.ready).await.context("the second container")?;
-    let second_ready = begin.elapsed();
-    cri.kill(container).await;
+    let memory = used.iter().map(|(role, used)| (role.clone(), used.peak)).collect();
+    if lazy && fetched >= prepared.image.compressed {
+        bail!(
+            "the set-up is wrong: {fetched} bytes were fetched before the pull returned, and the image has {}: nothing \
+             of it is lazy",
+            prepared.image.compressed
+        );
+    }
+    let (second_ready, after) = if after {
+        let passed = watch(network).await;
+        end(cri, container, workload).await;
+        (None, Some(passed))
+    } else {
+        // The first one goes, since both may want the same port of the host.
+        cri.kill(container).await;
+        let begin = Instant::now();
+        let container = cri.start_as(&spec).await.context("the second container's start")?;
+        wait_ready(cri, &container, &workload.ready).await.context("the second container")?;
+        let second_ready = begin.elapsed();
+        end(cri, container, workload).await;
+        (Some(second_ready.as_secs_f64()), None)
+    };
     Ok(Start {
         pulled: pulled.as_secs_f64(),
         ready: ready.as_secs_f64(),
-        second_ready: second_ready.as_secs_f64(),
+        second_ready,
         until_ready,
         after,
         cpu,
+        others: Some(others),
         memory,
         disk,
     })
+}
+
+/// What passes the network in [`AFTER`] from now on.
+async fn watch(network: &Network) -> Passed {
+    network.reset();
+    tokio::time::sleep(AFTER).await;
+    network.passed()
+}
+
+/// Ends the last container as Kubernetes does; says so when it has to be killed.
+async fn end(cri: &mut Cri, container: Container, workload: &Workload) {
+    if !cri.end_within(container, GRACE).await {
+        crate::say(&format!("{} doesn't end at SIGTERM: it was killed", workload.name));
+    }
+}
+
+/// CPU seconds until now of what works for a measurement beside the node: this program, which the proxy is a part of, the
+/// registry, and the kernel's own threads.
+fn explained(depot: &Depot) -> f64 {
+    /// The kernel's first thread, whose children all others are.
+    const KTHREADD: u32 = 2;
+    let others = [std::process::id()].into_iter().chain(depot.pid());
+    usage::of_each(&others.collect::<Vec<_>>()).cpu + usage::of(&[KTHREADD]).cpu
 }
 
 /// Waits until a line of the container's output contains `text`.
@@ -143,11 +194,7 @@ fn last_lines(text: &str) -> String {
 
 /// Programs that a node has run before, so that they are in its memory.
 pub fn programs(node: &Node) -> Vec<PathBuf> {
-    let mut found: Vec<_> = node::ROLES
-        .iter()
-        .flat_map(|role| node.processes(role))
-        .filter_map(|pid| std::fs::read_link(format!("/proc/{pid}/exe")).ok())
-        .collect();
+    let mut found = node.programs();
     found.extend(spandrel_fixtures::require::find_program("runc"));
     found.extend(spandrel_fixtures::require::find_program("unpigz"));
     found.sort();

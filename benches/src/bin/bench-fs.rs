@@ -51,8 +51,9 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let repeats = plan.repeats;
     let states: usize = tests.iter().map(|test| test.states().len()).sum();
     let cells = states * networks.len() * systems.len() * usize::try_from(repeats)?;
-    let (file, progress) = program::open(&arguments.options, "fs", plan, (&systems, absent), cells)?;
-    let layout = Workload::named(IMAGE)?.first().context("a workload")?.image()?;
+    let (file, mut progress) = program::open(&arguments.options, "fs", plan, (&systems, absent), cells)?;
+    let workload = Workload::named(IMAGE)?.into_iter().next().context("a workload")?;
+    let layout = progress.aside(|| workload.image())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let depot = Depot::open()?;
     let mut bench = Bench { stations: BTreeMap::new(), runtime, depot, layout, file, progress };

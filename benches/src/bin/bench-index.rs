@@ -65,12 +65,13 @@ fn run(arguments: &Arguments) -> Result<bool> {
                     }
                     let layout = match &layout {
                         Some(layout) => layout,
-                        None => layout.insert(workload.image()?),
+                        None => layout.insert(progress.aside(|| workload.image())?),
                     };
                     let mut image = Image::default();
                     let measured = program::guarded(|| {
                         // The image alone, with no index beside it: the repository that a plain pull uses.
-                        let prepared = depot.prepare(layout, &workload.script, &Overlayfs)?;
+                        let prepare = || depot.prepare(layout, &workload.script, &Overlayfs);
+                        let prepared = progress.aside(prepare)?;
                         image = prepared.image.clone();
                         tool.measure(&Network::start(name, &depot)?, &depot, &prepared)
                     });

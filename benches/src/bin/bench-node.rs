@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Parser;
-use spandrel_benches::options::{Defaults, Options};
+use spandrel_benches::options::{self, Defaults, Options};
 use spandrel_benches::results::Absent;
 use spandrel_benches::results::file::cell;
 use spandrel_benches::results::node::{Node, Value};
@@ -52,6 +52,9 @@ fn run(arguments: &Arguments) -> Result<bool> {
         }
         systems.push(system);
     }
+    if kinds.is_empty() {
+        bail!("{}", options::nothing_there(&absent));
+    }
     let repeats = plan.repeats;
     let asked: usize =
         kinds.iter().map(|kind| questions.iter().filter(|question| kind.answers(**question)).count()).sum();
@@ -85,7 +88,9 @@ fn run(arguments: &Arguments) -> Result<bool> {
                         return Ok(false);
                     }
                     let answer = match &mut session {
-                        Ok(session) => program::guarded(|| session.answer(question)),
+                        Ok(session) => {
+                            program::guarded(|| session.answer(question, question.images_before(&questions)))
+                        }
                         Err(error) => Err(anyhow::anyhow!("{error:#}")),
                     };
                     let Some(outcome) = program::outcome(answer) else { return Ok(false) };

@@ -38,7 +38,7 @@ const DEFAULTS: Defaults<'_> = Defaults {
 struct Arguments {
     #[command(flatten)]
     options: Options,
-    /// Watch the network for 30 s more, once for each cell of a lazy system.
+    /// Watch the network for 30 s more, once for each cell of a lazy system; that repeat has no second container.
     #[arg(long, env = "FULL", value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
     full: bool,
 }
@@ -75,12 +75,13 @@ fn run(arguments: &Arguments) -> Result<bool> {
                     // Made now at the latest, and not at all when there is nothing left to measure with it.
                     let layout = match &layout {
                         Some(layout) => layout,
-                        None => layout.insert(workload.image()?),
+                        None => layout.insert(progress.aside(|| workload.image())?),
                     };
                     let mut image = Image::default();
                     let after = arguments.full && repeat == 1 && system.is_lazy();
                     let measured = program::guarded(|| {
-                        let prepared = depot.prepare(layout, &workload.script, system.as_ref())?;
+                        let prepare = || depot.prepare(layout, &workload.script, system.as_ref());
+                        let prepared = progress.aside(prepare)?;
                         image = prepared.image.clone();
                         let network = Network::start(name, &depot)?;
                         one(system.as_ref(), &network, &depot, &prepared, workload, after)
@@ -110,16 +111,17 @@ fn one(
 ) -> Result<Option<Start>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let node = system.start(network)?;
-    let measuring = start::measure(&node, network, depot, prepared, workload, after);
+    let lazy = system.leaves_some(&prepared.image);
+    let measuring = start::measure(&node, network, depot, prepared, workload, after, lazy);
     runtime.block_on(interrupt::or(measuring)).transpose()
 }
 
 fn tell(start: &Start) -> String {
+    let again = start.second_ready.map(|seconds| format!(", again {seconds:.2} s")).unwrap_or_default();
     format!(
-        "ready {:.2} s (pulled {:.2} s), again {:.2} s, {:.1} MB in {} requests",
+        "ready {:.2} s (pulled {:.2} s){again}, {:.1} MB in {} requests",
         start.ready,
         start.pulled,
-        start.second_ready,
         start.until_ready.bytes as f64 / 1e6,
         start.until_ready.requests.values().sum::<u64>(),
     )

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
-use spandrel_benches::report;
+use spandrel_benches::report::{self, Which};
 
 /// Turns the results of benchmark runs into docs/benchmarks.md and its pictures.
 #[derive(Debug, Parser)]
@@ -21,6 +21,9 @@ struct Arguments {
     /// Print the tables as text and write no file
     #[arg(long)]
     print: bool,
+    /// With --print: of each benchmark only what was measured like the newest run, and which files were left out
+    #[arg(long, requires = "print")]
+    newest: bool,
 }
 
 fn main() -> ExitCode {
@@ -37,7 +40,8 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<()> {
     let mut out = std::io::stdout().lock();
     if arguments.print {
-        out.write_all(report::text(&arguments.results)?.as_bytes())?;
+        let which = if arguments.newest { Which::Newest } else { Which::All };
+        out.write_all(report::text(&arguments.results, which)?.as_bytes())?;
         return Ok(());
     }
     for path in report::write(&arguments.results, &arguments.docs)? {

@@ -65,7 +65,7 @@ impl Station {
             cri.start_as(&spec).await.context("the container's start")
         };
         let container = start.await.with_context(|| node.tail())?;
-        let mut keep = depot.files(&prepared.blobs);
+        let mut keep = depot.files(prepared);
         keep.extend(programs(&node));
         // A system that isn't lazy has all bytes when the pull has returned.
         Ok(Self { cri, container, node, network, keep, is_filled: !system.is_lazy(), last: None })

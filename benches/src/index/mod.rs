@@ -12,6 +12,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
+use spandrel_fixtures::peers::NOTHING_TO_INDEX;
 
 use self::child::Ran;
 use self::found::Found;
@@ -21,9 +22,6 @@ use crate::node::drop_caches;
 use crate::results::index::Made;
 use crate::system::{Soci, program};
 use crate::usage;
-
-/// What both tools say when no layer is large enough for an index.
-const NOTHING: &str = "no ztocs created";
 
 /// A tool that makes indexes.
 #[derive(Debug)]
@@ -68,7 +66,7 @@ fn spandrel(network: &Network, depot: &Depot, prepared: &Prepared) -> Result<Opt
     let mut command = Command::new(&tool);
     command.args(["create", "--quiet", "--store"]).arg(&store).arg("--tlscacert").arg(&ca);
     command.arg(format!("{}/{}", network.host(), prepared.name));
-    let mut warm = depot.files(&prepared.blobs);
+    let mut warm = depot.files(prepared);
     warm.push(tool);
     drop_caches(&warm)?;
     network.reset();
@@ -82,7 +80,7 @@ fn soci(soci: &Soci, network: &Network, depot: &Depot, prepared: &Prepared) -> R
     let hosts = containerd.hosts_dir();
     let hosts = hosts.to_str().context("a temporary folder in UTF-8")?;
     let pids: Vec<u32> = containerd.pid().into_iter().collect();
-    let mut warm = depot.files(&prepared.blobs);
+    let mut warm = depot.files(prepared);
     warm.push(soci.tool());
     warm.extend(pids.iter().filter_map(|pid| std::fs::read_link(format!("/proc/{pid}/exe")).ok()));
     drop_caches(&warm)?;
@@ -112,7 +110,7 @@ struct Before {
 fn made(what: &str, ran: &Ran, store: &Path, before: Before, network: &Network) -> Result<Made> {
     let found = if ran.status.success() {
         Found::read(store).with_context(|| format!("what {what} made"))?
-    } else if ran.printed.contains(NOTHING) {
+    } else if ran.printed.contains(NOTHING_TO_INDEX) {
         // The image's layers are all small: that nothing is to be made took time too.
         Found::default()
     } else {

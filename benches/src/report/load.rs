@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use serde::de::DeserializeOwned;
 
-use super::merge::merge;
-use crate::results::{Run, file, fs, index, node, start};
+use super::merge::{merge, newest};
+use crate::results::{Run, Value, file, fs, index, node, start};
 
 /// Written by hand beside results: the causes of what was measured.
 const CAUSES: &str = "causes.md";
@@ -24,13 +24,24 @@ pub struct Results {
     pub node: Option<Run<node::Value>>,
     /// Markdown about the causes, where somebody wrote it.
     pub causes: Option<String>,
+    /// Files whose values aren't here, and in what they differ from those that are.
+    pub left_out: Vec<String>,
+}
+
+/// Which of the files are put together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// All of them; it is an error when they can't be.
+    All,
+    /// Of each kind those that were measured like the newest.
+    Newest,
 }
 
 /// Reads files, and of folders what `*.json` is in them.
 ///
 /// # Errors
 /// When a file can't be read or understood, when there is none, or when runs of one kind can't be put together.
-pub fn load(paths: &[PathBuf]) -> Result<Results> {
+pub fn load(paths: &[PathBuf], which: Which) -> Result<Results> {
     let (mut files, mut causes) = (Vec::new(), None);
     for path in paths {
         if !path.is_dir() {
@@ -59,23 +70,33 @@ pub fn load(paths: &[PathBuf]) -> Result<Results> {
     if kinds.is_empty() {
         bail!("there are no results in {paths:?}: run ./dev bench, or name the files of a run");
     }
+    let mut left_out = Vec::new();
     Ok(Results {
-        start: read(&kinds, "start", |value: &mut start::Value| &mut value.cell.machine)?,
-        fs: read(&kinds, "fs", |value: &mut fs::Value| &mut value.cell.machine)?,
-        index: read(&kinds, "index", |value: &mut index::Value| &mut value.cell.machine)?,
-        node: read(&kinds, "node", |value: &mut node::Value| &mut value.cell.machine)?,
+        start: read::<start::Value>(&kinds, "start", which, &mut left_out)?,
+        fs: read::<fs::Value>(&kinds, "fs", which, &mut left_out)?,
+        index: read::<index::Value>(&kinds, "index", which, &mut left_out)?,
+        node: read::<node::Value>(&kinds, "node", which, &mut left_out)?,
         causes,
+        left_out,
     })
 }
 
-fn read<V: DeserializeOwned + Clone + PartialEq>(
+fn read<V: DeserializeOwned + Value + Clone + PartialEq>(
     kinds: &[(String, PathBuf)],
     kind: &str,
-    place: impl Fn(&mut V) -> &mut usize,
+    which: Which,
+    left_out: &mut Vec<String>,
 ) -> Result<Option<Run<V>>> {
-    let of_kind = kinds.iter().filter(|(has, _)| has == kind);
-    let runs: Vec<Run<V>> = of_kind.map(|(_, path)| file::read(path, kind)).collect::<Result<_>>()?;
-    merge(runs, place)
+    let mut runs: Vec<(String, Run<V>)> = Vec::new();
+    for (_, path) in kinds.iter().filter(|(has, _)| has == kind) {
+        runs.push((path.display().to_string(), file::read(path, kind)?));
+    }
+    if which == Which::All {
+        return merge(runs.into_iter().map(|(_, run)| run));
+    }
+    let (runs, others) = newest(runs);
+    left_out.extend(others);
+    merge(runs)
 }
 
 /// Which benchmark left a file.

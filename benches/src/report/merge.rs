@@ -2,19 +2,18 @@
 
 use anyhow::{Result, bail};
 
-use crate::results::{FORMAT, Machine, Plan, Run};
+use super::systems;
+use crate::results::{FORMAT, Machine, Plan, Run, Value};
 
 /// One run out of several; `None` of none.
 ///
 /// Values, machines and absent systems of all are kept, each once (a file may be named twice). Repeats of the same cell in two runs are
-/// more repeats of it.
+/// more repeats of it. Where there are several versions of Spandrel, its systems are named with theirs, `spandrel@VERSION`:
+/// they are compared, and not one.
 ///
 /// # Errors
-/// When two machines differ; the error says in what.
-pub fn merge<V: Clone + PartialEq>(
-    runs: impl IntoIterator<Item = Run<V>>,
-    place: impl Fn(&mut V) -> &mut usize,
-) -> Result<Option<Run<V>>> {
+/// When two machines differ in anything else; the error says in what.
+pub fn merge<V: Value + Clone + PartialEq>(runs: impl IntoIterator<Item = Run<V>>) -> Result<Option<Run<V>>> {
     let mut runs: Vec<Run<V>> = runs.into_iter().collect();
     runs.sort_by(|a, b| a.begun.cmp(&b.begun));
     let Some(first) = runs.first() else { return Ok(None) };
@@ -27,10 +26,19 @@ pub fn merge<V: Clone + PartialEq>(
         absent: Vec::new(),
         values: Vec::new(),
     };
-    for run in runs {
+    let mut versions: Vec<String> = Vec::new();
+    for machine in runs.iter().flat_map(|run| &run.machines) {
+        extend(&mut versions, machine.ours().map(str::to_owned));
+    }
+    let are_many = versions.len() > 1;
+    for mut run in runs {
         let mut places = Vec::new();
+        if are_many {
+            name_versions(&mut run);
+        }
         for machine in run.machines {
-            if let Some(known) = all.machines.iter().find(|known| !machine.is_like(known)) {
+            let alone = machine.without_ours();
+            if let Some(known) = all.machines.iter().find(|known| !alone.is_like(&known.without_ours())) {
                 bail!(
                     "results of `{}` come from machines that differ, and can't stand in one table ({}): name the \
                      files of one machine",
@@ -48,7 +56,7 @@ pub fn merge<V: Clone + PartialEq>(
         extend(&mut all.plan.networks, run.plan.networks);
         all.plan.repeats = all.plan.repeats.max(run.plan.repeats);
         for mut value in run.values {
-            let at = place(&mut value);
+            let at = &mut value.cell_mut().machine;
             let Some(machine) = places.get(*at) else {
                 bail!(
                     "a value of `{}` begun {} names machine {at}, which the file doesn't have",
@@ -60,7 +68,52 @@ pub fn merge<V: Clone + PartialEq>(
             add(&mut all.values, value);
         }
     }
+    beside_each_other(&mut all.plan.systems);
     Ok(Some(all))
+}
+
+/// Adds their version to the names of Spandrel's systems.
+fn name_versions<V: Value>(run: &mut Run<V>) {
+    let versions: Vec<Option<String>> =
+        run.machines.iter().map(|machine| machine.ours().map(str::to_owned)).collect();
+    for value in &mut run.values {
+        let cell = value.cell_mut();
+        let version = versions.get(cell.machine).cloned().flatten();
+        cell.system = systems::of_version(&cell.system, version.as_deref());
+    }
+    // All machines of a run have the same.
+    let version = versions.into_iter().flatten().next();
+    for system in &mut run.plan.systems {
+        *system = systems::of_version(system, version.as_deref());
+    }
+}
+
+/// Puts the versions of a system where the first of them is.
+fn beside_each_other(systems: &mut Vec<String>) {
+    let mut ordered: Vec<String> = Vec::new();
+    for name in systems.drain(..) {
+        let base = systems::base(&name);
+        let last = ordered.iter().rposition(|other| systems::base(other) == base);
+        ordered.insert(last.map_or(ordered.len(), |last| last + 1), name);
+    }
+    *systems = ordered;
+}
+
+/// Parts runs into those that were measured like the newest, with the same version of Spandrel, and what is said about each
+/// of the others.
+pub fn newest<V>(runs: Vec<(String, Run<V>)>) -> (Vec<Run<V>>, Vec<String>) {
+    let newest = runs.iter().max_by(|(_, a), (_, b)| a.begun.cmp(&b.begun));
+    let Some(like) = newest.and_then(|(_, run)| run.machines.first()).cloned() else {
+        return Default::default();
+    };
+    let (mut kept, mut left_out) = (Vec::new(), Vec::new());
+    for (name, run) in runs {
+        match run.machines.iter().find(|machine| !machine.is_like(&like)) {
+            None => kept.push(run),
+            Some(other) => left_out.push(format!("{name} ({})", differences(other, &like))),
+        }
+    }
+    (kept, left_out)
 }
 
 /// In what two machines differ, `name: this / that`.
@@ -94,7 +147,7 @@ fn add<T: PartialEq>(list: &mut Vec<T>, item: T) -> usize {
     })
 }
 
-fn extend(list: &mut Vec<String>, items: Vec<String>) {
+fn extend(list: &mut Vec<String>, items: impl IntoIterator<Item = String>) {
     for item in items {
         add(list, item);
     }

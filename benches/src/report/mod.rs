@@ -26,6 +26,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 use self::load::Results;
+pub use self::load::Which;
 use self::page::Page;
 
 /// The page's name in the documentation's folder.
@@ -40,8 +41,8 @@ const METHOD: &str = include_str!("method.md");
 ///
 /// # Errors
 /// When files can't be read, or can't stand together.
-pub fn text(results: &[PathBuf]) -> Result<String> {
-    Ok(page(&load::load(results)?)?.text())
+pub fn text(results: &[PathBuf], which: Which) -> Result<String> {
+    Ok(page(&load::load(results, which)?)?.text())
 }
 
 /// Writes docs/benchmarks.md and its pictures into the documentation's folder; returns what was written.
@@ -51,7 +52,7 @@ pub fn text(results: &[PathBuf]) -> Result<String> {
 /// # Errors
 /// When files can't be read, can't stand together, or can't be written.
 pub fn write(results: &[PathBuf], docs: &Path) -> Result<Vec<PathBuf>> {
-    let page = page(&load::load(results)?)?;
+    let page = page(&load::load(results, Which::All)?)?;
     let folder = docs.join(PICTURES);
     std::fs::create_dir_all(&folder).with_context(|| format!("can't make {}", folder.display()))?;
     let entries = std::fs::read_dir(&folder).with_context(|| format!("can't read {}", folder.display()))?;

@@ -33,6 +33,10 @@ pub fn write(page: &mut Page, results: &Results) {
     .collect();
 
     page.heading(2, "Machine and versions");
+    if !results.left_out.is_empty() {
+        let files = results.left_out.join("; ");
+        page.prose(format!("Left out, since they weren't measured like the newest: {files}."));
+    }
     page.table(runs(&origins));
     page.table(machines(&origins));
 
@@ -107,7 +111,10 @@ fn machines(origins: &[Origin<'_>]) -> Table {
     let mut columns: Vec<(String, Vec<&Machine>)> = Vec::new();
     for origin in origins {
         let Some(first) = origin.machines.first() else { continue };
-        match columns.iter_mut().find(|(_, machines)| machines[0].is_like(first)) {
+        match columns
+            .iter_mut()
+            .find(|(_, machines)| machines[0].without_ours().is_like(&first.without_ours()))
+        {
             Some((name, machines)) => {
                 *name = format!("{name}, {}", origin.kind);
                 machines.extend(origin.machines);
@@ -139,8 +146,13 @@ fn machines(origins: &[Origin<'_>]) -> Table {
     programs.dedup();
     for program in programs {
         row(program, &|machines| {
-            let version = machines.iter().find_map(|machine| machine.versions.get(program));
-            version.cloned().unwrap_or_else(|| "–".to_owned())
+            let mut versions: Vec<&str> = Vec::new();
+            for version in machines.iter().filter_map(|machine| machine.versions.get(program)) {
+                if !versions.contains(&version.as_str()) {
+                    versions.push(version);
+                }
+            }
+            if versions.is_empty() { "–".to_owned() } else { versions.join("; ") }
         });
     }
     table

@@ -30,9 +30,11 @@ impl Stat {
         self.max - self.min
     }
 
-    /// Whether the repeats of either are further apart than the two medians: then chance may have ordered them.
+    /// Whether chance may have ordered the two medians: the repeats of either are further apart than these, or there is one
+    /// value, whose spread nobody knows.
     pub fn blurs(&self, other: &Self) -> bool {
-        self.spread().max(other.spread()) > (self.median - other.median).abs()
+        self.count.min(other.count) < 2
+            || self.spread().max(other.spread()) > (self.median - other.median).abs()
     }
 }
 
@@ -62,5 +64,12 @@ mod tests {
         let (tight, wide) = (stat([1.0, 1.1, 1.2]), stat([1.0, 2.0, 3.0]));
         assert!(wide.blurs(&tight) && tight.blurs(&wide));
         assert!(!tight.blurs(&stat([5.0, 5.1, 5.2])));
+    }
+
+    #[test]
+    fn one_value_is_never_sure() {
+        let one = Stat::of([1.0]).unwrap();
+        let many = Stat::of([90.0, 91.0]).unwrap();
+        assert!(one.blurs(&many) && many.blurs(&one) && one.blurs(&Stat::of([2.0]).unwrap()));
     }
 }

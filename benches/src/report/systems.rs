@@ -8,6 +8,38 @@ pub const BASELINE: &str = "overlayfs";
 /// Spandrel as it is meant to be used, lazily.
 pub const OURS: &str = "spandrel";
 
+/// Between a system's name and its version, where versions are compared.
+const AT: char = '@';
+
+/// A system without its version.
+pub fn base(system: &str) -> &str {
+    system.split(AT).next().unwrap_or(system)
+}
+
+/// The name of a version of a system of ours; that of any other as it is.
+pub fn of_version(system: &str, version: Option<&str>) -> String {
+    match version {
+        Some(version)
+            if system == OURS || system.strip_prefix(OURS).is_some_and(|rest| rest.starts_with('-')) =>
+        {
+            format!("{system}{AT}{version}")
+        }
+        _ => system.to_owned(),
+    }
+}
+
+/// Which of these systems is ours: where there are several versions the newest, which comes last.
+pub fn ours(systems: &[String]) -> &str {
+    systems.iter().rev().find(|name| base(name) == OURS).map_or(OURS, String::as_str)
+}
+
+/// All versions of ours among these systems, where there are several.
+pub fn versions(systems: &[String]) -> Vec<&str> {
+    let all: Vec<&str> =
+        systems.iter().map(String::as_str).filter(|name| base(name) == OURS && name.contains(AT)).collect();
+    if all.len() > 1 { all } else { Vec::new() }
+}
+
 /// Colours that can be told from white, from near black and, by most who don't see all colours, from one another
 /// (they are close to Okabe and Ito's).
 const COLOURS: [(&str, RGBColor); 7] = [
@@ -45,6 +77,20 @@ mod tests {
         };
         let (a, b) = (light(a), light(b));
         (a.max(b) + 0.05) / (a.min(b) + 0.05)
+    }
+
+    #[test]
+    fn versions_are_ours_and_the_last_is_the_newest() {
+        let named = |name| of_version(name, Some("1f"));
+        assert_eq!(
+            ["spandrel", "spandrel-eager", "soci", "spandrels"].map(named),
+            ["spandrel@1f", "spandrel-eager@1f", "soci", "spandrels"]
+        );
+        assert_eq!(of_version("spandrel", None), "spandrel");
+        let systems = ["overlayfs", "spandrel@1", "spandrel@2", "spandrel-eager@2"].map(str::to_owned);
+        assert_eq!((ours(&systems), versions(&systems)), ("spandrel@2", vec!["spandrel@1", "spandrel@2"]));
+        let systems = ["spandrel".to_owned()];
+        assert_eq!((ours(&systems), versions(&systems).len()), ("spandrel", 0));
     }
 
     #[test]

@@ -20,6 +20,10 @@ impl super::Value for Value {
     fn cell(&self) -> &Cell {
         &self.cell
     }
+
+    fn cell_mut(&mut self) -> &mut Cell {
+        &mut self.cell
+    }
 }
 
 /// What was in place before a test.
@@ -48,7 +52,8 @@ pub struct Test {
     /// 99th percentile of a read's latency in seconds, where it says so (fio).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency_99: Option<f64>,
-    /// Requests that the kernel sent to the snapshotter's FUSE file system meanwhile, where it says so.
+    /// Requests that the kernel sent to the snapshotter's FUSE file system meanwhile, where it says so, without RELEASE (which
+    /// older results may contain; nobody waits for it).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fuse_requests: Option<u64>,
     /// CPU seconds of the snapshotter's processes meanwhile.

@@ -21,6 +21,10 @@ impl super::Value for Value {
     fn cell(&self) -> &Cell {
         &self.cell
     }
+
+    fn cell_mut(&mut self) -> &mut Cell {
+        &mut self.cell
+    }
 }
 
 /// An index, and what it took.

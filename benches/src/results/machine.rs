@@ -30,6 +30,9 @@ pub struct Machine {
     pub versions: BTreeMap<String, String>,
 }
 
+/// The program in [`Machine::versions`] whose versions are compared with one another.
+pub const OURS: &str = "spandrel";
+
 impl Machine {
     /// This machine; `scratch` is where measurements have their files, `versions` what the benchmark uses.
     pub fn this(scratch: &Path, versions: BTreeMap<String, String>) -> Self {
@@ -67,6 +70,24 @@ impl Machine {
             .all(|(program, version)| other.versions.get(program).is_none_or(|other| other == version));
         let (memory_mib, same) = (other.memory_mib, other.versions.clone());
         memory && versions && Self { memory_mib, versions: same, ..self.clone() } == *other
+    }
+}
+
+impl Machine {
+    /// The same without what is said about [`OURS`]: what all versions of it are measured on.
+    #[must_use]
+    pub fn without_ours(&self) -> Self {
+        let mut without = self.clone();
+        without.versions.remove(OURS);
+        without
+    }
+
+    /// Short for the version of [`OURS`]: what stands in brackets, the state of its source; `None` where it isn't one of the
+    /// programs.
+    pub fn ours(&self) -> Option<&str> {
+        let version = self.versions.get(OURS)?;
+        let source = version.rsplit_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
+        Some(source.unwrap_or(version))
     }
 }
 

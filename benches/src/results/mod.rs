@@ -97,4 +97,7 @@ pub enum Outcome<T> {
 pub trait Value {
     /// Where and when it was measured.
     fn cell(&self) -> &Cell;
+
+    /// The same, to be changed.
+    fn cell_mut(&mut self) -> &mut Cell;
 }

@@ -24,6 +24,10 @@ impl super::Value for Value {
     fn cell(&self) -> &Cell {
         &self.cell
     }
+
+    fn cell_mut(&mut self) -> &mut Cell {
+        &mut self.cell
+    }
 }
 
 /// A node as it was found.

@@ -46,8 +46,6 @@ struct Filling {
     // After whoever talks to it.
     node: Node,
     pulled: usize,
-    /// Images that there are in the end.
-    most: usize,
 }
 
 impl Session {
@@ -59,7 +57,7 @@ impl Session {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let node = kind.start(network, Images::layers(most))?;
         let cri = runtime.block_on(node.cri())?;
-        Ok(Self { filling: Filling { cri, node, pulled: 0, most }, runtime })
+        Ok(Self { filling: Filling { cri, node, pulled: 0 }, runtime })
     }
 
     /// Images on it.
@@ -67,28 +65,37 @@ impl Session {
         self.filling.pulled
     }
 
-    /// Answers a question; `None` when interrupted.
+    /// Answers a question that is asked of a node with `before` images; `None` when interrupted.
     ///
     /// # Errors
     /// When images can't be pulled or containers started: with the snapshotter's last words.
-    pub fn answer(&mut self, question: Question) -> Result<Option<Found>> {
-        let answer = self.runtime.block_on(interrupt::or(self.filling.answer(question)));
+    pub fn answer(&mut self, question: Question, before: usize) -> Result<Option<Found>> {
+        let answer = self.runtime.block_on(interrupt::or(self.filling.answer(question, before)));
         let answer = answer.transpose();
         answer.with_context(|| format!("{question}\n{}", self.filling.node.tail()))
     }
 }
 
+/// Starts a container and ends it, also one that isn't ready in time; seconds from `begin` until it was.
+async fn start_and_kill(cri: &mut Cri, spec: &Spec, begin: Instant) -> Result<f64> {
+    let container = cri.start_as(spec).await.context("a container's start")?;
+    let ready = wait_ready(cri, &container, READY).await.map(|()| begin.elapsed().as_secs_f64());
+    cri.kill(container).await;
+    ready
+}
+
 impl Filling {
-    async fn answer(&mut self, question: Question) -> Result<Found> {
+    async fn answer(&mut self, question: Question, images: usize) -> Result<Found> {
+        // A run that goes on where another was has what came before yet to do: it is no part of the answer.
+        self.pull(images).await?;
         let before = self.cpu();
         let mut seconds = BTreeMap::new();
-        let images = if let Question::Images(count) = question { count } else { self.most };
-        let pulls = self.pull(images).await?;
-        if matches!(question, Question::Images(_)) && !pulls.is_empty() {
-            seconds.insert("pull".to_owned(), pulls);
-        }
         match question {
-            Question::Images(_) => {
+            Question::Images(count) => {
+                let pulls = self.pull(count).await?;
+                if !pulls.is_empty() {
+                    seconds.insert("pull".to_owned(), pulls);
+                }
                 seconds.insert("start".to_owned(), self.start_some().await?);
                 Ok(self.look(seconds, before))
             }
@@ -116,10 +123,7 @@ impl Filling {
         for at in 0..STARTS {
             let spec = Spec::sleeping(&self.reference(at * self.pulled / STARTS));
             let begin = Instant::now();
-            let container = self.cri.start_as(&spec).await.context("a container's start")?;
-            wait_ready(&mut self.cri, &container, READY).await?;
-            seconds.push(begin.elapsed().as_secs_f64());
-            self.cri.kill(container).await;
+            seconds.push(start_and_kill(&mut self.cri, &spec, begin).await?);
         }
         Ok(seconds)
     }
@@ -136,16 +140,29 @@ impl Filling {
         let begin = Instant::now();
         let starts = clients.iter_mut().map(|(cri, spec)| async move {
             let container = cri.start_as(spec).await.context("a container's start")?;
-            wait_ready(cri, &container, READY).await?;
-            Ok::<_, anyhow::Error>((container, begin.elapsed().as_secs_f64()))
+            let ready = wait_ready(cri, &container, READY).await;
+            Ok::<_, anyhow::Error>((container, ready.map(|()| begin.elapsed().as_secs_f64())))
         });
-        let started = join_all(starts).await.into_iter().collect::<Result<Vec<_>>>()?;
-        let (containers, seconds): (Vec<_>, Vec<_>) = started.into_iter().unzip();
-        let found = self.look(BTreeMap::from([("start".to_owned(), seconds)]), before);
-        for container in containers {
-            self.cri.kill(container).await;
+        let started = join_all(starts).await;
+        let used = self.look(BTreeMap::new(), before);
+        // Those of a question that fails go too: the next question is asked of the same node.
+        let (mut seconds, mut failed) = (Vec::new(), None);
+        for started in started {
+            match started {
+                Ok((container, ready)) => {
+                    self.cri.kill(container).await;
+                    match ready {
+                        Ok(after) => seconds.push(after),
+                        Err(error) => failed = failed.or(Some(error)),
+                    }
+                }
+                Err(error) => failed = failed.or(Some(error)),
+            }
         }
-        Ok(found)
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(Found { seconds: BTreeMap::from([("start".to_owned(), seconds)]), ..used }),
+        }
     }
 
     /// Ends the daemon and starts it again; then a container starts that reads layers which nobody has read. (A container
@@ -159,14 +176,11 @@ impl Filling {
             let Snapshotter::Spandrel(daemon) = &mut self.node.snapshotter else {
                 bail!("this node has no daemon that could be started again");
             };
-            daemon.restart()?;
+            daemon.restart();
             seconds.entry("restart".to_owned()).or_default().push(begin.elapsed().as_secs_f64());
             let spec = Spec::sleeping(&self.reference(restart * self.pulled / RESTARTS));
-            let container =
-                self.cri.start_as(&spec).await.context("a container's start after the restart")?;
-            wait_ready(&mut self.cri, &container, READY).await?;
-            seconds.entry("ready".to_owned()).or_default().push(begin.elapsed().as_secs_f64());
-            self.cri.kill(container).await;
+            let ready = start_and_kill(&mut self.cri, &spec, begin).await.context("after the restart")?;
+            seconds.entry("ready".to_owned()).or_default().push(ready);
         }
         // The process that is there now, since its start.
         Ok(self.look(seconds, 0.0))
@@ -179,7 +193,7 @@ impl Filling {
     /// What keeps the images: containerd itself where it has no other snapshotter.
     fn usage(&self) -> usage::Usage {
         let snapshotter = self.node.processes("snapshotter");
-        usage::of(&if snapshotter.is_empty() { self.node.processes("containerd") } else { snapshotter })
+        usage::of_each(&if snapshotter.is_empty() { self.node.processes("containerd") } else { snapshotter })
     }
 
     fn cpu(&self) -> f64 {

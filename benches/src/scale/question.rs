@@ -63,6 +63,19 @@ pub fn most_images(questions: &[Question]) -> usize {
     named.max().unwrap_or(IMAGES).max(starts.max().unwrap_or(0))
 }
 
+impl Question {
+    /// How many images the node has when this question, one of a run's, is asked: those of the greatest question before it, or
+    /// all that there will be.
+    pub fn images_before(self, questions: &[Self]) -> usize {
+        let Self::Images(count) = self else { return most_images(questions) };
+        let named = questions.iter().filter_map(|question| match question {
+            Self::Images(other) if *other < count => Some(*other),
+            _ => None,
+        });
+        named.max().unwrap_or(0)
+    }
+}
+
 /// How a node keeps its images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -144,6 +157,8 @@ mod tests {
         assert_eq!(most_images(&[Question::Restart]), IMAGES);
         assert_eq!(most_images(&[Question::Images(50), Question::Images(2), Question::Starts(16)]), 50);
         assert_eq!(most_images(&[Question::Images(2), Question::Starts(16)]), 16);
+        let questions = ["images:1", "images:50", "starts:60", "restart"].map(|text| text.parse().unwrap());
+        assert_eq!(questions.map(|question: Question| question.images_before(&questions)), [0, 1, 60, 60]);
         assert!(Kind::named("soci").is_err() && Kind::named("spandrel-mounted").unwrap() == Kind::Mounted);
         assert!(!Kind::Overlayfs.answers(Question::Restart) && Kind::Mounted.answers(Question::Restart));
     }

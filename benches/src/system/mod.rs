@@ -10,7 +10,7 @@ mod stargz;
 pub use overlayfs::Overlayfs;
 pub use soci::Soci;
 pub use spandrel::{Daemon, Mode, Spandrel, program};
-pub use stargz::{Stargz, StargzDaemon};
+pub use stargz::Stargz;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -22,6 +22,7 @@ use spandrel_fixtures::require;
 use crate::depot::{Depot, PAUSE};
 use crate::network::Network;
 use crate::node::Node;
+use crate::results::start::Image;
 
 /// A way to get containers' files onto a node.
 pub trait System: Debug {
@@ -36,6 +37,11 @@ pub trait System: Debug {
 
     /// Whether bytes are fetched when they are read: then the network is looked at after the start too.
     fn is_lazy(&self) -> bool;
+
+    /// Whether a pull of this image leaves a part of it in the registry: what it has with an index, where it is lazy.
+    fn leaves_some(&self, image: &Image) -> bool {
+        self.is_lazy() && image.index > 0
+    }
 
     /// What a prepared image depends on besides the image: a version, as part of a repository's name.
     fn key(&self) -> String;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, anyhow};
-use spandrel_fixtures::peers::{self, SOCI_PEER};
+use spandrel_fixtures::peers::{self, NOTHING_TO_INDEX, SOCI_PEER};
 
 use super::{System, containerd, no_containerd, started};
 use crate::depot::Depot;
@@ -22,9 +22,6 @@ const PARALLEL: &str =
 
 /// What makes newer versions use indexes of version 1, which 0.4.1 has no switch for.
 const LAZY: &str = "[pull_modes.soci_v1]\nenable = true\n";
-
-/// What SOCI says when no layer is large enough for an index.
-const NOTHING: &str = "no ztocs created";
 
 /// A soci-snapshotter.
 #[derive(Debug, Clone)]
@@ -111,7 +108,7 @@ impl System for Soci {
         match soci.soci(&containerd, &["create", &reference]) {
             Ok(_) => {}
             // Its layers are all small: it is pulled without an index.
-            Err(error) if error.contains(NOTHING) => return Ok(0),
+            Err(error) if error.contains(NOTHING_TO_INDEX) => return Ok(0),
             Err(error) => return Err(anyhow!(error)),
         }
         soci.soci(&containerd, &["push", &reference]).map_err(fail)?;

@@ -1,15 +1,13 @@
 //! Spandrel as this source tree builds it: lazily, and with lazy loading off.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 use sha2::{Digest as _, Sha256};
-use spandrel_fixtures::peers::unmount_below;
-use spandrel_fixtures::process::{Process, Ready};
-use spandrel_fixtures::require;
-use tempfile::TempDir;
+use spandrel_fixtures::peers::{self, NOTHING_TO_INDEX};
+use spandrel_fixtures::process::Process;
 
 use super::{System, containerd, no_containerd, started};
 use crate::depot::Depot;
@@ -35,11 +33,12 @@ pub enum Mode {
 pub struct Spandrel(pub Mode);
 
 /// A running daemon and its folder.
+// Fields are dropped in this order: what the daemon leaves mounted goes after it.
 #[derive(Debug)]
 pub struct Daemon {
     /// The process.
     pub process: Process,
-    dir: TempDir,
+    place: peers::Spandrel,
 }
 
 /// A program of ours, built beside the one that runs.
@@ -55,72 +54,49 @@ pub fn program(name: &str) -> Result<PathBuf> {
 }
 
 impl Daemon {
-    /// Starts a daemon with nothing in its root, with these further lines of configuration before its tables.
+    /// Starts a daemon with nothing in its root, with these further tables of configuration.
     ///
     /// # Errors
-    /// When it isn't built.
+    /// When it isn't built, or this machine can't run it.
     pub fn start(hosts: &[String], ca_pem: &str, config: &str) -> Result<Self> {
-        let dir = require::plain_disk().context("no disk of ext4 or xfs")?;
-        let path = |name: &str| dir.path().join(name);
-        write(&path("ca.pem"), ca_pem)?;
-        let mut text = format!(
-            "[metrics]\naddress = {:?}\n[containerd]\naddress = \"\"\n{config}\n",
-            path("admin.sock")
-        );
+        let place = peers::Spandrel::new(&program("spandrel-snapshotter")?);
+        let mut place =
+            place.context("the daemon can't run here (root, FUSE, EROFS, a disk of ext4 or xfs)")?;
+        let ca = place.dir.path().join("ca.pem");
+        std::fs::write(&ca, ca_pem).with_context(|| format!("can't write {}", ca.display()))?;
+        place.config += config;
         for host in hosts {
-            text += &format!("[[registry.hosts]]\nhost = {host:?}\nca_files = [{:?}]\n", path("ca.pem"));
+            place.config += &format!("[[registry.hosts]]\nhost = {host:?}\nca_files = [{ca:?}]\n");
         }
-        write(&path("config.toml"), &text)?;
-        let process = run(dir.path())?;
-        Ok(Self { process, dir })
+        Ok(Self { process: place.start(), place })
     }
 
     /// Ends it and starts it again with all it had; returns when it serves.
-    ///
-    /// # Errors
-    /// As [`start`](Self::start).
-    pub fn restart(&mut self) -> Result<()> {
+    pub fn restart(&mut self) {
         self.process.stop();
-        self.process = run(self.dir.path())?;
-        Ok(())
+        self.process = self.place.start();
     }
 
     /// Its socket.
     pub fn socket(&self) -> PathBuf {
-        self.dir.path().join("spandrel.sock")
+        self.place.socket()
     }
 
     /// Where it has its files.
     pub fn root(&self) -> PathBuf {
-        self.dir.path().join("root")
+        self.place.root()
     }
 
     /// Where it answers questions about itself.
     pub fn admin_socket(&self) -> PathBuf {
-        self.dir.path().join("admin.sock")
+        self.place.admin_socket()
     }
 }
 
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        self.process.stop();
-        unmount_below(self.dir.path());
-    }
-}
-
-fn run(dir: &Path) -> Result<Process> {
-    let mut command = Command::new(program("spandrel-snapshotter")?);
-    command.arg("--config").arg(dir.join("config.toml")).arg("--root").arg(dir.join("root"));
-    command.arg("--address").arg(dir.join("spandrel.sock"));
-    let log = dir.join("daemon.log");
-    // The log of a former daemon says that it was ready.
-    write(&log, "")?;
-    let ready = Ready::Line("serving snapshots".to_owned());
-    Ok(Process::start_logging_to("spandrel-snapshotter", &mut command, &log, &ready))
-}
-
-fn write(path: &Path, text: &str) -> Result<()> {
-    std::fs::write(path, text).with_context(|| format!("can't write {}", path.display()))
+/// The first 6 bytes of the SHA-256 of one of our programs, in hexadecimal digits.
+fn hash(name: &str) -> Result<String> {
+    let bytes = std::fs::read(program(name)?).with_context(|| format!("can't read {name}"))?;
+    Ok(Sha256::digest(bytes).iter().take(6).map(|byte| format!("{byte:02x}")).collect())
 }
 
 impl System for Spandrel {
@@ -142,7 +118,12 @@ impl System for Spandrel {
             .map_or_else(|_| "unknown".to_owned(), |program| output(Command::new(program).arg("--version")));
         let mut git = Command::new("git");
         git.args(["-C", env!("CARGO_MANIFEST_DIR"), "describe", "--always", "--dirty"]);
-        BTreeMap::from([("spandrel".to_owned(), format!("{version} ({})", output(&mut git)))])
+        let mut source = output(&mut git);
+        // Changes that have no name yet, and what was built of them: two builds are two versions.
+        if source.ends_with("-dirty") || source == "unknown" {
+            source += &format!("-{}", hash("spandrel-snapshotter").unwrap_or_default());
+        }
+        BTreeMap::from([("spandrel".to_owned(), format!("{version} ({source})"))])
     }
 
     fn is_lazy(&self) -> bool {
@@ -151,11 +132,8 @@ impl System for Spandrel {
 
     /// The tool itself: another one may make another index.
     fn key(&self) -> String {
-        let hash = program("spandrel").and_then(|tool| Ok(Sha256::digest(std::fs::read(tool)?)));
-        match (self.0, hash) {
-            (Mode::Lazy | Mode::Quiet | Mode::Demand, Ok(hash)) => {
-                hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
-            }
+        match (self.0, hash("spandrel")) {
+            (Mode::Lazy | Mode::Quiet | Mode::Demand, Ok(hash)) => hash,
             _ => "plain".to_owned(),
         }
     }
@@ -173,7 +151,7 @@ impl System for Spandrel {
             .context("can't run spandrel")?;
         let error = String::from_utf8_lossy(&output.stderr);
         // Its layers are all small: it is pulled without an index.
-        if error.contains("no ztocs created") {
+        if error.contains(NOTHING_TO_INDEX) {
             return Ok(0);
         }
         if !output.status.success() {

@@ -5,16 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
-use spandrel_fixtures::peers::unmount_below;
-use spandrel_fixtures::process::{Process, Ready};
-use spandrel_fixtures::require;
-use tempfile::TempDir;
+use spandrel_fixtures::peers;
 
 use super::{System, containerd, no_containerd, started};
 use crate::depot::Depot;
 use crate::network::Network;
 use crate::node::{Node, Snapshotter};
 use crate::results::machine::output;
+use crate::results::start::Image;
 
 /// The variable with the folder of `containerd-stargz-grpc` and `ctr-remote`.
 const FOLDER: &str = "SPANDREL_STARGZ";
@@ -25,32 +23,6 @@ pub struct Stargz {
     programs: Option<PathBuf>,
 }
 
-/// A running stargz-snapshotter and its folder.
-#[derive(Debug)]
-pub struct StargzDaemon {
-    process: Process,
-    dir: TempDir,
-}
-
-impl StargzDaemon {
-    /// Its process id.
-    pub fn pid(&self) -> u32 {
-        self.process.pid()
-    }
-
-    /// Where it has its files.
-    pub fn root(&self) -> PathBuf {
-        self.dir.path().join("root")
-    }
-}
-
-impl Drop for StargzDaemon {
-    fn drop(&mut self) {
-        self.process.stop();
-        unmount_below(self.dir.path());
-    }
-}
-
 impl Stargz {
     /// The one in the folder that the variable `SPANDREL_STARGZ` names.
     pub fn given() -> Self {
@@ -58,31 +30,16 @@ impl Stargz {
     }
 
     fn program(&self, name: &str) -> Result<PathBuf> {
-        Ok(self.programs.as_deref().context("stargz isn't given")?.join(name))
+        Ok(self.programs()?.join(name))
     }
 
-    fn daemon(&self, network: &Network) -> Result<StargzDaemon> {
-        let dir = require::plain_disk().context("no disk")?;
-        let path = |name: &str| dir.path().join(name);
-        write(&path("ca.pem"), &network.ca_pem)?;
-        write(&path("config.toml"), "")?;
-        let mut command = Command::new(self.program("containerd-stargz-grpc")?);
-        command
-            .arg("--address")
-            .arg(path("stargz.sock"))
-            .arg("--root")
-            .arg(path("root"))
-            .arg("--config")
-            .arg(path("config.toml"))
-            .env("SSL_CERT_FILE", path("ca.pem"));
-        let ready = Ready::Socket(path("stargz.sock"));
-        let process = Process::start_logging_to("stargz", &mut command, &path("stargz.log"), &ready);
-        Ok(StargzDaemon { process, dir })
+    fn programs(&self) -> Result<&Path> {
+        self.programs.as_deref().context("stargz isn't given")
     }
-}
 
-fn write(path: &Path, text: &str) -> Result<()> {
-    std::fs::write(path, text).with_context(|| format!("can't write {}", path.display()))
+    fn daemon(&self, network: &Network) -> Result<peers::Stargz> {
+        peers::Stargz::start_from(self.programs()?, &network.ca_pem).context("stargz can't run here")
+    }
 }
 
 impl System for Stargz {
@@ -110,6 +67,13 @@ impl System for Stargz {
 
     fn is_lazy(&self) -> bool {
         true
+    }
+
+    /// Its images have no index beside them; small ones are fetched in full by its prefetching.
+    fn leaves_some(&self, image: &Image) -> bool {
+        /// Bytes: twice what it fetches ahead unless told otherwise.
+        const SMALL: u64 = 20 << 20;
+        image.compressed > SMALL
     }
 
     fn key(&self) -> String {
@@ -141,11 +105,7 @@ impl System for Stargz {
 
     fn start(&self, network: &Network) -> Result<Node> {
         let daemon = self.daemon(network)?;
-        let builder = containerd("stargz", network, &network.host()).snapshotter(
-            "stargz",
-            &daemon.dir.path().join("stargz.sock"),
-            &daemon.root(),
-        );
-        Ok(Node::new(started(builder)?, Snapshotter::Stargz(daemon), network.host()))
+        let builder = containerd("stargz", network, &network.named_host()).stargz(&daemon);
+        Ok(Node::new(started(builder)?, Snapshotter::Stargz(daemon), network.named_host()))
     }
 }

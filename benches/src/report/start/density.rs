@@ -6,7 +6,7 @@ use super::Starts;
 use crate::report::draw::curves::{self, Axis, Curves, Point, Series};
 use crate::report::page::Page;
 use crate::report::stats::Stat;
-use crate::report::systems::{OURS, colour};
+use crate::report::systems::colour;
 use crate::report::table::Table;
 use crate::report::units::seconds;
 
@@ -93,9 +93,9 @@ pub fn write(page: &mut Page, starts: &Starts<'_>) -> Result<()> {
         let of = |system: &str| curve(starts, network, order, system);
         let systems: Vec<&String> = starts.names.systems.iter().filter(|name| !of(name).is_empty()).collect();
         let mut marks = Vec::new();
-        for other in systems.iter().filter(|name| **name != OURS) {
-            let Some(crossing) = crossing(&of(OURS), &of(other)) else { continue };
-            crossings.row([*network, *order, other.as_str(), &says(crossing, &of(OURS))]);
+        for other in systems.iter().filter(|name| **name != starts.ours()) {
+            let Some(crossing) = crossing(&of(starts.ours()), &of(other)) else { continue };
+            crossings.row([*network, *order, other.as_str(), &says(crossing, &of(starts.ours()))]);
             if let Crossing::At { percent, seconds, .. } = crossing {
                 marks.push((percent, seconds, format!("{percent:.0} %")));
             }

@@ -3,7 +3,6 @@
 use super::{Cell, Starts};
 use crate::report::page::Page;
 use crate::report::stats::Stat;
-use crate::report::systems::OURS;
 use crate::report::table::Table;
 use crate::report::units::{ratio, seconds};
 use crate::results::start::Start;
@@ -18,19 +17,29 @@ struct Loss<'a> {
     theirs: Stat,
 }
 
+impl Loss<'_> {
+    /// Whether either is one value, which has no spread.
+    fn is_single(&self) -> bool {
+        self.ours.count.min(self.theirs.count) < 2
+    }
+}
+
 /// Writes the section.
 pub fn write(page: &mut Page, starts: &Starts<'_>) {
-    if !starts.groups.0.iter().any(|cell| cell.system == OURS) {
+    if !starts.groups.0.iter().any(|cell| cell.system == starts.ours()) {
         return;
     }
     page.heading(2, "Where Spandrel loses");
     page.prose(
         "Every cell where the median of Spandrel with lazy loading is later than another system's, the largest \
-         difference first. Where the repeats of either are further apart than the two medians, more repeats may turn it round.",
+         difference first. Where the repeats of either are further apart than the two medians, or there is one value, more \
+         repeats may turn it round.",
     );
     for (what, figure) in FIGURES {
         let losses = losses(starts, figure);
-        let compared = pairs(starts).count();
+        let both =
+            |(ours, other): &(&Cell<'_>, &Cell<'_>)| ours.some(figure).and(other.some(figure)).is_some();
+        let compared = pairs(starts).filter(both).count();
         if compared == 0 {
             continue;
         }
@@ -38,10 +47,10 @@ pub fn write(page: &mut Page, starts: &Starts<'_>) {
             page.prose(format!("**{what}**: never later, in {compared} comparisons."));
             continue;
         }
-        let clear = losses.iter().filter(|loss| !loss.ours.blurs(&loss.theirs)).count();
         page.prose(format!(
-            "**{what}**: later in {} of {compared} comparisons, in {clear} of them by more than the spread.",
-            losses.len()
+            "**{what}**: later in {} of {compared} comparisons{}.",
+            losses.len(),
+            sure(&losses)
         ));
         page.table(table(&losses));
     }
@@ -51,18 +60,18 @@ pub fn write(page: &mut Page, starts: &Starts<'_>) {
     }
 }
 
-type Figure = fn(&Start) -> f64;
+type Figure = fn(&Start) -> Option<f64>;
 
 const FIGURES: [(&str, Figure); 2] = [
-    ("The first container on a fresh node", |start| start.ready),
+    ("The first container on a fresh node", |start| Some(start.ready)),
     ("A second container on the same node", |start| start.second_ready),
 ];
 
 /// Our cells beside each other system's, where both have a figure.
 fn pairs<'s, 'a>(starts: &'s Starts<'a>) -> impl Iterator<Item = (&'s Cell<'a>, &'s Cell<'a>)> {
     let cells = || starts.groups.0.iter().filter(|cell| !cell.measured.is_empty());
-    cells().filter(|cell| cell.system == OURS).flat_map(move |ours| {
-        let others = cells().filter(|cell| cell.system != OURS);
+    cells().filter(|cell| cell.system == starts.ours()).flat_map(move |ours| {
+        let others = cells().filter(|cell| cell.system != starts.ours());
         others
             .filter(|other| (other.network, other.workload) == (ours.network, ours.workload))
             .map(move |other| (ours, other))
@@ -71,7 +80,7 @@ fn pairs<'s, 'a>(starts: &'s Starts<'a>) -> impl Iterator<Item = (&'s Cell<'a>, 
 
 fn losses<'a>(starts: &Starts<'a>, figure: Figure) -> Vec<Loss<'a>> {
     let losses = pairs(starts).filter_map(|(cell, other)| {
-        let (ours, theirs) = (cell.stat(figure)?, other.stat(figure)?);
+        let (ours, theirs) = (cell.some(figure)?, other.some(figure)?);
         let (network, workload, other) = (cell.network, cell.workload, other.system);
         (ours.median > theirs.median).then_some(Loss { network, workload, other, ours, theirs })
     });
@@ -84,13 +93,28 @@ fn losses<'a>(starts: &Starts<'a>, figure: Figure) -> Vec<Loss<'a>> {
     losses
 }
 
+/// How many of them chance can't have made, as far as their repeats say.
+fn sure(losses: &[Loss<'_>]) -> String {
+    let single = losses.iter().filter(|loss| loss.is_single()).count();
+    if single == losses.len() {
+        return ", of one value each: how far repeats would be apart isn't known".to_owned();
+    }
+    let clear = losses.iter().filter(|loss| !loss.ours.blurs(&loss.theirs)).count();
+    let single = if single == 0 { String::new() } else { format!("; {single} are of one value") };
+    format!(", in {clear} of them by more than the spread{single}")
+}
+
 fn table(losses: &[Loss<'_>]) -> Table {
     let head = ["network", "workload", "against", "Spandrel", "the other", "later by", "", "spread"];
     let mut table = Table::new(3, head);
     for loss in losses {
         let (ours, theirs) = (loss.ours, loss.theirs);
-        let spread = ours.spread().max(theirs.spread());
-        let larger = if ours.blurs(&theirs) { ", larger than the difference" } else { "" };
+        let spread = if loss.is_single() {
+            "–".to_owned()
+        } else {
+            let larger = if ours.blurs(&theirs) { ", larger than the difference" } else { "" };
+            format!("{}{larger}", seconds(ours.spread().max(theirs.spread())))
+        };
         table.row([
             loss.network.to_owned(),
             loss.workload.to_owned(),
@@ -99,7 +123,7 @@ fn table(losses: &[Loss<'_>]) -> Table {
             seconds(theirs.median),
             seconds(ours.median - theirs.median),
             ratio(ours.median, theirs.median),
-            format!("{}{larger}", seconds(spread)),
+            spread,
         ]);
     }
     table
@@ -107,7 +131,7 @@ fn table(losses: &[Loss<'_>]) -> Table {
 
 /// Cells in which every repeat of ours failed and another's didn't.
 fn failed(starts: &Starts<'_>) -> Vec<String> {
-    let none = starts.groups.0.iter().filter(|cell| cell.system == OURS && cell.measured.is_empty());
+    let none = starts.groups.0.iter().filter(|cell| cell.system == starts.ours() && cell.measured.is_empty());
     let others = |network: &str, workload: &str| {
         starts
             .groups

@@ -12,6 +12,7 @@ use anyhow::Result;
 
 use super::groups::{Group, Groups, names};
 use super::page::Page;
+use super::systems;
 use crate::results::start::{Image, Start, Value};
 use crate::results::{Plan, Run};
 
@@ -42,12 +43,23 @@ impl<'a> Starts<'a> {
         tried.filter(|name| density::parse(name).is_none() && self.groups.tried(network, name)).collect()
     }
 
+    /// Whether a start that tables of this network show was disturbed.
+    fn disturbed(&self, network: &str) -> bool {
+        let cells = self.groups.0.iter().filter(|cell| cell.network == network);
+        cells.flat_map(|cell| &cell.measured).any(|start| tables::is_disturbed(start))
+    }
+
     /// The image of a workload, as any system had it.
     fn image(&self, network: &str, workload: &str) -> Option<&'a Image> {
         let cells = self.groups.0.iter().filter(|cell| cell.network == network && cell.workload == workload);
         let images = cells.flat_map(|cell| &cell.values).map(|value| &value.image);
         // A start that failed early may know nothing of it.
         images.max_by_key(|image| (image.compressed, image.layers))
+    }
+
+    /// Which system is Spandrel with lazy loading; of several versions the newest.
+    fn ours(&self) -> &str {
+        systems::ours(&self.names.systems)
     }
 
     /// Place of a system among all, for its colour.
@@ -78,10 +90,23 @@ pub fn write(page: &mut Page, run: &Run<Value>) -> Result<()> {
         page.heading(2, format!("Start at {network}"));
         page.prose(
             "Time from the call of PullImage to the line that means ready: median (least–greatest), and against \
-             containerd's overlayfs. Where a ratio begins with ~, repeats are further apart than the two medians.",
+             containerd's overlayfs. Where a ratio begins with ~, repeats are further apart than the two medians, or there \
+             is one value.",
         );
+        if starts.disturbed(network) {
+            page.prose(
+                "†: a repeat was disturbed: processes that have nothing to do with it, or other machines of the host, took more \
+                 than a fifth of a core meanwhile.",
+            );
+        }
         page.table(tables::overview(&starts, network));
         pictures::times(page, &starts, network)?;
+        let versions = tables::versions(&starts, network);
+        if !versions.rows.is_empty() {
+            page.heading(3, format!("Versions of Spandrel at {network}"));
+            page.prose("Time to ready of each, and of the last against the one before it.");
+            page.table(versions);
+        }
         page.heading(3, format!("In detail at {network}"));
         page.table(tables::times(&starts, network));
         page.heading(3, format!("What passed the network at {network}"));
@@ -94,8 +119,10 @@ pub fn write(page: &mut Page, run: &Run<Value>) -> Result<()> {
         pictures::bytes(page, &starts, network)?;
         page.heading(3, format!("What it took of the node at {network}"));
         page.prose(
-            "Until ready, medians: CPU seconds and peak resident memory by role, bytes allocated on disk. containerd's \
-             includes unpigz, the shim's runc.",
+            "Until ready, medians: CPU seconds and peak resident memory by role, bytes allocated on disk. containerd's CPU \
+             includes unpigz, the shim's runc; *program* is what runs in the container and its sandbox (where there is no \
+             such column, the shim's includes it). Memory is of processes that are there when the program is ready, and not of \
+             those that have ended (unpigz, runc).",
         );
         page.table(tables::cost(&starts, network));
     }

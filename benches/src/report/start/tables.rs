@@ -2,7 +2,7 @@
 
 use super::{Cell, Starts};
 use crate::report::stats::Stat;
-use crate::report::systems::BASELINE;
+use crate::report::systems::{self, BASELINE};
 use crate::report::table::Table;
 use crate::report::units::{bytes, count, float, percent, ratio, seconds, whole_bytes};
 use crate::results::start::Start;
@@ -19,7 +19,8 @@ pub fn overview(starts: &Starts<'_>, network: &str) -> Table {
             };
             let against = base.filter(|_| system != BASELINE);
             let against = against.map(|base| format!(", {}", compared(&stat, &base))).unwrap_or_default();
-            format!("{}{against}", spread(&stat))
+            let cell = starts.groups.get(network, workload, system);
+            format!("{}{against}", cell.map_or_else(String::new, |cell| marked(spread(&stat), cell)))
         });
         table.row(std::iter::once(workload.to_owned()).chain(cells));
     }
@@ -32,6 +33,7 @@ pub fn times(starts: &Starts<'_>, network: &str) -> Table {
     each(starts, network, &head, |workload, cell| {
         let stat =
             |figure: fn(&Start) -> f64| cell.stat(figure).map_or_else(String::new, |stat| spread(&stat));
+        let second = cell.some(|start| start.second_ready);
         let base = ready(starts, network, workload, BASELINE).filter(|_| cell.system != BASELINE);
         let against = base.and_then(|base| Some(compared(&cell.stat(|start| start.ready)?, &base)));
         let repeats = match cell.failed() {
@@ -39,13 +41,40 @@ pub fn times(starts: &Starts<'_>, network: &str) -> Table {
             failed => format!("{} ({failed} failed)", cell.measured.len()),
         };
         vec![
-            stat(|start| start.ready),
+            marked(stat(|start| start.ready), cell),
             stat(|start| start.pulled),
-            stat(|start| start.second_ready),
+            second.map_or_else(|| "–".to_owned(), |stat| spread(&stat)),
             repeats,
             against.unwrap_or_default(),
         ]
     })
+}
+
+/// The versions of ours beside each other, with nothing else; no rows where there is one.
+pub fn versions(starts: &Starts<'_>, network: &str) -> Table {
+    let versions = systems::versions(&starts.names.systems);
+    let head = std::iter::once("workload").chain(versions.iter().copied()).chain(["the last"]);
+    let mut table = Table::new(1, head);
+    for workload in starts.workloads(network) {
+        let stats: Vec<_> = versions.iter().map(|system| ready(starts, network, workload, system)).collect();
+        let [.., Some(before), Some(last)] = stats.as_slice() else { continue };
+        let against = compared(last, before);
+        let cells = stats.iter().map(|stat| stat.as_ref().map_or_else(|| "–".to_owned(), spread));
+        table.row(std::iter::once(workload.to_owned()).chain(cells).chain([against]));
+    }
+    table
+}
+
+/// A time with a † where a repeat was disturbed.
+fn marked(time: String, cell: &Cell<'_>) -> String {
+    if cell.measured.iter().any(|start| is_disturbed(start)) { format!("{time}†") } else { time }
+}
+
+/// Whether the machine did so much besides a start that its times are in doubt.
+pub fn is_disturbed(start: &Start) -> bool {
+    /// Of one core: what a machine that is left alone does besides is less.
+    const SHARE: f64 = 0.2;
+    start.others.is_some_and(|others| others.cpu + others.stolen > SHARE * start.ready)
 }
 
 /// Every cell with what passed the network.

@@ -2,7 +2,8 @@
 
 use super::sample::{cell, plan, run, started};
 use super::save;
-use crate::report::load::load;
+use crate::report::load::{Which, load};
+use crate::report::text;
 use crate::results::start::Value;
 use crate::results::{Absent, Outcome, Run};
 
@@ -25,7 +26,8 @@ fn runs_of_like_machines_are_put_together_each_value_once() {
     save(dir.path(), "start-2.json", &first);
     save(dir.path(), "start-1.json", &second);
     // Named twice: as a file and by its folder.
-    let results = load(&[dir.path().to_owned(), dir.path().join("start-2.json")]).unwrap().start.unwrap();
+    let results =
+        load(&[dir.path().to_owned(), dir.path().join("start-2.json")], Which::All).unwrap().start.unwrap();
     assert_eq!(results.plan.workloads, ["python", "redis"]);
     assert_eq!(results.absent, second.absent);
     let repeats: Vec<_> =
@@ -44,7 +46,7 @@ fn runs_of_machines_that_differ_are_refused_with_what_differs() {
     second.machines[0].versions.remove("soci");
     save(dir.path(), "a.json", &first);
     save(dir.path(), "b.json", &second);
-    let error = load(&[dir.path().to_owned()]).unwrap_err().to_string();
+    let error = load(&[dir.path().to_owned()], Which::All).unwrap_err().to_string();
     for part in ["cores: 2 / 64", "containerd: 2.1.4 / 1.6.20", "`start`"] {
         assert!(error.contains(part), "{part}: {error}");
     }
@@ -56,7 +58,7 @@ fn runs_of_machines_that_differ_are_refused_with_what_differs() {
 #[test]
 fn what_is_no_result_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let empty = load(&[dir.path().to_owned()]).unwrap_err().to_string();
+    let empty = load(&[dir.path().to_owned()], Which::All).unwrap_err().to_string();
     assert!(empty.contains("there are no results"), "{empty}");
     let mut odd = one(1);
     odd.values.push(Value {
@@ -74,7 +76,58 @@ fn what_is_no_result_is_refused() {
     ] {
         let path = dir.path().join("odd.json");
         std::fs::write(&path, text).unwrap();
-        let error = format!("{:#}", load(&[path]).unwrap_err());
+        let error = format!("{:#}", load(&[path], Which::All).unwrap_err());
         assert!(error.contains(want), "{want}: {error}");
     }
+}
+
+/// A run of a version of ours and of overlayfs.
+fn of_version(version: &str, begun: &str, ready: f64) -> Run<Value> {
+    let values =
+        vec![started("python", "overlayfs", 1, 1.0, 4.0), started("python", "spandrel", 1, 0.5, ready)];
+    let mut run = run("start", plan(&["python"], &["overlayfs", "spandrel"], &["lan"], 1), values);
+    run.begun = begun.to_owned();
+    let version = format!("spandrel-snapshotter 0.1.0 ({version})");
+    run.machines[0].versions.insert("spandrel".to_owned(), version);
+    run
+}
+
+#[test]
+fn versions_stand_beside_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    // Named so that the order of files isn't that of time.
+    save(dir.path(), "b.json", &of_version("aaa", "2026-01-01T00:00:00Z", 2.0));
+    save(dir.path(), "a.json", &of_version("bbb-dirty-12", "2026-01-02T00:00:00Z", 1.0));
+    let results = load(&[dir.path().to_owned()], Which::All).unwrap().start.unwrap();
+    assert_eq!(results.plan.systems, ["overlayfs", "spandrel@aaa", "spandrel@bbb-dirty-12"]);
+    let text = text(&[dir.path().to_owned()], Which::All).unwrap();
+    for want in [
+        "workload  spandrel@aaa  spandrel@bbb-dirty-12      the last",
+        "python          2.00 s                 1.00 s  ~2.0× sooner",
+        "0.1.0 (aaa); spandrel-snapshotter 0.1.0 (bbb-dirty-12)",
+        "**The first container on a fresh node**: never later, in 2 comparisons.",
+    ] {
+        assert!(text.contains(want), "{want}\n{text}");
+    }
+}
+
+#[test]
+fn the_newest_stand_alone_and_the_others_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    save(dir.path(), "a.json", &of_version("aaa", "2026-01-01T00:00:00Z", 2.0));
+    save(dir.path(), "b.json", &of_version("bbb", "2026-01-02T00:00:00Z", 1.0));
+    let mut other = of_version("bbb", "2026-01-01T12:00:00Z", 3.0);
+    other.machines[0].cores = 64;
+    save(dir.path(), "c.json", &other);
+    let results = load(&[dir.path().to_owned()], Which::Newest).unwrap();
+    let start = results.start.unwrap();
+    assert_eq!(
+        (start.plan.systems.as_slice(), start.values.len()),
+        (["overlayfs", "spandrel"].map(str::to_owned).as_slice(), 2)
+    );
+    assert_eq!(results.left_out.len(), 2);
+    assert!(results.left_out[0].contains("a.json (spandrel: "), "{:?}", results.left_out);
+    assert!(results.left_out[1].contains("c.json (cores: 64 / 2"), "{:?}", results.left_out);
+    let text = text(&[dir.path().to_owned()], Which::Newest).unwrap();
+    assert!(text.contains("Left out, since they weren't measured like the newest: "), "{text}");
 }

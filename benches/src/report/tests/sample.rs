@@ -78,7 +78,7 @@ pub fn started(workload: &str, system: &str, repeat: u32, pulled: f64, ready: f6
         outcome: Outcome::Measured(Start {
             pulled,
             ready,
-            second_ready: ready / 2.0,
+            second_ready: Some(ready / 2.0),
             until_ready: Passed {
                 requests: BTreeMap::from([("blob".to_owned(), 4), ("manifest".to_owned(), 2)]),
                 bytes: 37_000_000,
@@ -86,6 +86,7 @@ pub fn started(workload: &str, system: &str, repeat: u32, pulled: f64, ready: f6
                 highest_concurrency: 4,
             },
             after: None,
+            others: None,
             cpu: BTreeMap::from([("containerd".to_owned(), 0.5), ("snapshotter".to_owned(), 1.25)]),
             memory: BTreeMap::from([
                 ("containerd".to_owned(), 40_000_000),
@@ -145,7 +146,8 @@ fn model(
     Start {
         pulled,
         ready,
-        second_ready: (0.35 + program) * noise,
+        second_ready: Some((0.35 + program) * noise),
+        others: None,
         until_ready: Passed {
             requests: BTreeMap::from([("manifest".to_owned(), 2), (kind.to_owned(), ranges)]),
             bytes,
