@@ -13,8 +13,8 @@ bench_ready() {
     local argument
     for argument in "$@"; do
         case $argument in
-        WORKLOADS=* | SYSTEMS=* | NETWORKS=* | REPEATS=* | RESULTS=* | FULL=*) export "${argument?}" ;;
-        *) die "$argument: this takes WORKLOADS=, SYSTEMS=, NETWORKS= (lists with commas), REPEATS=, RESULTS= and FULL=1" ;;
+        WORKLOADS=* | SYSTEMS=* | NETWORKS=* | REPEATS=* | RESULTS=* | FULL=* | TRACE=*) export "${argument?}" ;;
+        *) die "$argument: this takes WORKLOADS=, SYSTEMS=, NETWORKS= (lists with commas), REPEATS=, RESULTS=, FULL=1 and TRACE=" ;;
         esac
     done
     require_root
@@ -120,6 +120,14 @@ bench_report() {
     else
         "$BENCH_BIN/report" "$@"
     fi
+}
+
+# bench_trace FILE…: where the time of a start went.
+bench_trace() {
+    need_packages "${BUILD_PACKAGES[@]}"
+    need_rust
+    cargo build --release -p spandrel-benches --bin bench-trace --quiet
+    "$BENCH_BIN/bench-trace" "$@"
 }
 
 bench_micro() {

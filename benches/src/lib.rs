@@ -5,7 +5,7 @@
 //! together a `workload` (an image made by a script), a `system` (how a node gets its files), a `network` (the shaping
 //! proxy before the registry of `depot`) and a `node` (a fresh containerd and snapshotter, with their `usage`); `start`
 //! measures a container's start there, `fs` reads and metadata in a container, `index` the making of an image's index,
-//! `scale` a node with very many images. `options`, `program`, `progress` and `interrupt` are what all programs in
+//! `scale` a node with very many images; `trace` says where a start's time went. `options`, `program`, `progress` and `interrupt` are what all programs in
 //! `bin` share.
 
 pub mod cache;
@@ -25,6 +25,7 @@ pub mod results;
 pub mod scale;
 pub mod start;
 pub mod system;
+pub mod trace;
 pub mod usage;
 pub mod workload;
 

@@ -1,6 +1,7 @@
 //! The network between node and registry: a shaping proxy that speaks TLS, as registries do.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use spandrel_fixtures::proxy::{Counts, Proxy, Shape};
@@ -33,19 +34,31 @@ impl Network {
         Self::between(name, depot.addr(), &depot.authority)
     }
 
+    /// The same with a log of its requests in this file, where there is to be one: [`Logged`](spandrel_fixtures::proxy::Logged).
+    ///
+    /// # Errors
+    /// As [`start`](Self::start), and when the file can't be made.
+    pub fn logging(name: &str, depot: &Depot, log: Option<&Path>) -> Result<Self> {
+        Self::made(name, depot.addr(), &depot.authority, log)
+    }
+
     /// The network of this name between nodes and the registry at this address, with a certificate from `authority`.
     ///
     /// # Errors
     /// As [`start`](Self::start).
     pub fn between(name: &str, registry: SocketAddr, authority: &Authority) -> Result<Self> {
+        Self::made(name, registry, authority, None)
+    }
+
+    fn made(name: &str, registry: SocketAddr, authority: &Authority, log: Option<&Path>) -> Result<Self> {
         let Some(shape) = Shape::named(name) else {
             bail!("there is no network {name:?}; there are: {}", Self::names().join(", "));
         };
-        let proxy = Proxy::to(registry)
-            .shape(shape)
-            .tls(authority)
-            .start()
-            .context("the shaping proxy can't listen")?;
+        let mut proxy = Proxy::to(registry).shape(shape).tls(authority).mends_manifests();
+        if let Some(file) = log {
+            proxy = proxy.log(file);
+        }
+        let proxy = proxy.start().context("the shaping proxy can't listen, or make its log")?;
         Ok(Self { name: name.to_owned(), ca_pem: authority.ca_pem.clone(), proxy })
     }
 

@@ -11,6 +11,7 @@ use crate::depot::{Depot, Prepared};
 use crate::network::Network;
 use crate::node::{self, Node};
 use crate::results::start::{Others, Passed, Start};
+use crate::trace::{Line, Recorder};
 use crate::usage::{self, Machine};
 use crate::workload::Workload;
 
@@ -29,38 +30,39 @@ const GRACE: Duration = Duration::from_secs(15);
 /// How long the network is watched after the start in full runs.
 pub const AFTER: Duration = Duration::from_secs(30);
 
-/// Measures a start of `workload` on this fresh node. With `after` the network is watched for [`AFTER`] more, and no second
-/// container is started: it would find what was fetched meanwhile, or be what is watched. `lazy` says that a part of
-/// the image is to be left in the registry by the pull.
+/// What is measured on a node.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// Before the node's registry.
+    pub network: &'a Network,
+    /// The registry.
+    pub depot: &'a Depot,
+    /// The image.
+    pub prepared: &'a Prepared,
+    /// What is started.
+    pub workload: &'a Workload,
+    /// Whether the network is watched for [`AFTER`] more. No second container is started then: it would find what was
+    /// fetched meanwhile, or be what is watched.
+    pub after: bool,
+    /// Whether the pull is to leave a part of the image in the registry.
+    pub lazy: bool,
+    /// The log of the network's requests, and what the trace of this measurement is called: what else belongs to it is added.
+    pub trace: Option<(&'a Path, &'a str)>,
+}
+
+/// Measures a start on this fresh node.
 ///
 /// # Errors
 /// When the image can't be pulled, was pulled in full although it is to be lazy, or the program doesn't say that it is ready: with
 /// the snapshotter's last words.
-pub async fn measure(
-    node: &Node,
-    network: &Network,
-    depot: &Depot,
-    prepared: &Prepared,
-    workload: &Workload,
-    after: bool,
-    lazy: bool,
-) -> Result<Start> {
+pub async fn measure(node: &Node, asked: Asked<'_>) -> Result<Start> {
     let mut cri = node.cri().await?;
-    let measured = measure_with(&mut cri, node, network, depot, prepared, workload, after, lazy).await;
-    measured.with_context(|| format!("{}\n{}", workload.name, node.tail()))
+    let measured = measure_with(&mut cri, node, asked).await;
+    measured.with_context(|| format!("{}\n{}", asked.workload.name, node.tail()))
 }
 
-#[expect(clippy::too_many_arguments, reason = "all that a measurement is put together from")]
-async fn measure_with(
-    cri: &mut Cri,
-    node: &Node,
-    network: &Network,
-    depot: &Depot,
-    prepared: &Prepared,
-    workload: &Workload,
-    after: bool,
-    lazy: bool,
-) -> Result<Start> {
+async fn measure_with(cri: &mut Cri, node: &Node, asked: Asked<'_>) -> Result<Start> {
+    let Asked { network, depot, prepared, workload, after, lazy, trace } = asked;
     let spec = Spec { image: node.reference(&prepared.name), command: Vec::new(), env: workload.env.clone() };
     let mut warm = depot.files(prepared);
     warm.extend(programs(node));
@@ -69,6 +71,7 @@ async fn measure_with(
     let (before, explained) = (node.usage(), explained(depot));
     let machine = Machine::now();
     network.reset();
+    let recorder = trace.map(|_| Recorder::start()).transpose()?;
 
     let begin = Instant::now();
     cri.pull(&spec.image).await.context("PullImage")?;
@@ -80,6 +83,11 @@ async fn measure_with(
 
     let until_ready = network.passed();
     let machine_then = Machine::now();
+    if let (Some(recorder), Some((file, name))) = (recorder, trace) {
+        let (pulled, ready) = (pulled.as_secs_f64(), ready.as_secs_f64());
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        recorder.finish(file, &Line::Start { name: name.to_owned(), cores, pulled, ready })?;
+    }
     let used = node.usage();
     let explained = self::explained(depot) - explained;
     let disk = node.disk();

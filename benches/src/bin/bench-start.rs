@@ -1,17 +1,19 @@
 //! `./dev bench-start`: how soon a container is ready, and what that takes, for each workload, network and system.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, bail};
 use clap::Parser;
 use spandrel_benches::depot::Depot;
 use spandrel_benches::network::Network;
 use spandrel_benches::options::{self, Defaults, Options};
 use spandrel_benches::results::file::cell;
 use spandrel_benches::results::start::{Image, Start, Value};
+use spandrel_benches::start::{self, Asked};
 use spandrel_benches::system::System;
 use spandrel_benches::workload::Workload;
-use spandrel_benches::{clock, interrupt, program, start};
+use spandrel_benches::{clock, interrupt, program, trace};
 
 /// Every workload that is started for its own sake; the density sweep is asked for by name.
 const DEFAULTS: Defaults<'_> = Defaults {
@@ -41,6 +43,9 @@ struct Arguments {
     /// Watch the network for 30 s more, once for each cell of a lazy system; that repeat has no second container.
     #[arg(long, env = "FULL", value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
     full: bool,
+    /// Folder for a file about where the time went, one for each measurement: bench-trace reads them.
+    #[arg(long, env = "TRACE")]
+    trace: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -58,6 +63,12 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let networks = plan.networks.clone();
     let (mut file, mut progress) =
         program::open::<Value>(&arguments.options, "start", plan, (&systems, absent), cells)?;
+    if let Some(dir) = &arguments.trace {
+        if arguments.full {
+            bail!("FULL and TRACE exclude each other: watching the network begins its log anew");
+        }
+        std::fs::create_dir_all(dir).with_context(|| format!("can't make {}", dir.display()))?;
+    }
     let depot = Depot::open()?;
 
     for workload in &workloads {
@@ -79,18 +90,31 @@ fn run(arguments: &Arguments) -> Result<bool> {
                     };
                     let mut image = Image::default();
                     let after = arguments.full && repeat == 1 && system.is_lazy();
+                    let what = format!("{} {name} {system_name} {repeat}/{repeats}", workload.name);
+                    let trace = arguments.trace.as_deref().map(|dir| {
+                        trace::file(
+                            dir,
+                            &cell(&file, clock::now(), &workload.name, &system_name, name, repeat),
+                        )
+                    });
                     let measured = program::guarded(|| {
                         let prepare = || depot.prepare(layout, &workload.script, system.as_ref());
                         let prepared = progress.aside(prepare)?;
                         image = prepared.image.clone();
-                        let network = Network::start(name, &depot)?;
-                        one(system.as_ref(), &network, &depot, &prepared, workload, after)
+                        let network = Network::logging(name, &depot, trace.as_deref())?;
+                        let asked = Asked {
+                            network: &network,
+                            depot: &depot,
+                            prepared: &prepared,
+                            workload,
+                            after,
+                            lazy: system.leaves_some(&prepared.image),
+                            trace: trace.as_deref().map(|file| (file, what.as_str())),
+                        };
+                        one(system.as_ref(), asked)
                     });
                     let Some(outcome) = program::outcome(measured) else { return Ok(false) };
-                    progress.step(
-                        &format!("{} {name} {system_name} {repeat}/{repeats}", workload.name),
-                        &program::tell(&outcome, tell),
-                    );
+                    progress.step(&what, &program::tell(&outcome, tell));
                     let cell = cell(&file, clock::now(), &workload.name, &system_name, name, repeat);
                     file.add(Value { cell, image, outcome })?;
                 }
@@ -101,19 +125,10 @@ fn run(arguments: &Arguments) -> Result<bool> {
 }
 
 /// One start on a fresh node; `None` when it was interrupted.
-fn one(
-    system: &dyn System,
-    network: &Network,
-    depot: &Depot,
-    prepared: &spandrel_benches::depot::Prepared,
-    workload: &Workload,
-    after: bool,
-) -> Result<Option<Start>> {
+fn one(system: &dyn System, asked: Asked<'_>) -> Result<Option<Start>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let node = system.start(network)?;
-    let lazy = system.leaves_some(&prepared.image);
-    let measuring = start::measure(&node, network, depot, prepared, workload, after, lazy);
-    runtime.block_on(interrupt::or(measuring)).transpose()
+    let node = system.start(asked.network)?;
+    runtime.block_on(interrupt::or(start::measure(&node, asked))).transpose()
 }
 
 fn tell(start: &Start) -> String {

@@ -16,10 +16,10 @@ mod provenance;
 mod start;
 mod stats;
 mod systems;
-mod table;
+pub(crate) mod table;
 #[cfg(test)]
 mod tests;
-mod units;
+pub(crate) mod units;
 
 use std::path::{Path, PathBuf};
 
