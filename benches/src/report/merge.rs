@@ -9,7 +9,7 @@ use crate::results::{FORMAT, Machine, Plan, Run, Value};
 ///
 /// Values, machines and absent systems of all are kept, each once (a file may be named twice). Repeats of the same cell in two runs are
 /// more repeats of it. Where there are several versions of Spandrel, its systems are named with theirs, `spandrel@VERSION`:
-/// they are compared, and not one.
+/// they are compared, and not one. So are soci's where the measurements themselves changed for it, `soci@set-up-1`.
 ///
 /// # Errors
 /// When two machines differ in anything else; the error says in what.
@@ -30,11 +30,17 @@ pub fn merge<V: Value + Clone + PartialEq>(runs: impl IntoIterator<Item = Run<V>
     for machine in runs.iter().flat_map(|run| &run.machines) {
         extend(&mut versions, machine.ours().map(str::to_owned));
     }
-    let are_many = versions.len() > 1;
+    let mut set_ups: Vec<String> = Vec::new();
+    for machine in runs.iter().flat_map(|run| &run.machines) {
+        extend(&mut set_ups, [machine.set_up().to_owned()]);
+    }
     for mut run in runs {
         let mut places = Vec::new();
-        if are_many {
-            name_versions(&mut run);
+        if versions.len() > 1 {
+            rename(&mut run, |system, machine| systems::of_version(system, machine.ours()));
+        }
+        if set_ups.len() > 1 {
+            rename(&mut run, |system, machine| systems::of_set_up(system, machine.set_up()));
         }
         for machine in run.machines {
             let alone = machine.without_ours();
@@ -72,19 +78,19 @@ pub fn merge<V: Value + Clone + PartialEq>(runs: impl IntoIterator<Item = Run<V>
     Ok(Some(all))
 }
 
-/// Adds their version to the names of Spandrel's systems.
-fn name_versions<V: Value>(run: &mut Run<V>) {
-    let versions: Vec<Option<String>> =
-        run.machines.iter().map(|machine| machine.ours().map(str::to_owned)).collect();
+/// Gives systems other names, which depend on what they were measured on.
+fn rename<V: Value>(run: &mut Run<V>, name: impl Fn(&str, &Machine) -> String) {
     for value in &mut run.values {
         let cell = value.cell_mut();
-        let version = versions.get(cell.machine).cloned().flatten();
-        cell.system = systems::of_version(&cell.system, version.as_deref());
+        if let Some(machine) = run.machines.get(cell.machine) {
+            cell.system = name(&cell.system, machine);
+        }
     }
-    // All machines of a run have the same.
-    let version = versions.into_iter().flatten().next();
-    for system in &mut run.plan.systems {
-        *system = systems::of_version(system, version.as_deref());
+    // All machines of a run have the same programs.
+    if let Some(machine) = run.machines.first() {
+        for system in &mut run.plan.systems {
+            *system = name(system, machine);
+        }
     }
 }
 

@@ -111,10 +111,7 @@ fn machines(origins: &[Origin<'_>]) -> Table {
     let mut columns: Vec<(String, Vec<&Machine>)> = Vec::new();
     for origin in origins {
         let Some(first) = origin.machines.first() else { continue };
-        match columns
-            .iter_mut()
-            .find(|(_, machines)| machines[0].without_ours().is_like(&first.without_ours()))
-        {
+        match columns.iter_mut().find(|(_, machines)| machines[0].is_like(first)) {
             Some((name, machines)) => {
                 *name = format!("{name}, {}", origin.kind);
                 machines.extend(origin.machines);

@@ -28,6 +28,18 @@ pub fn of_version(system: &str, version: Option<&str>) -> String {
     }
 }
 
+/// The name of a system where there are values of several versions of the measurements ([`Machine::set_up`]); only soci's
+/// aren't alike.
+///
+/// [`Machine::set_up`]: crate::results::Machine::set_up
+pub fn of_set_up(system: &str, set_up: &str) -> String {
+    if system == "soci" || system.starts_with("soci-") {
+        format!("{system}{AT}set-up-{set_up}")
+    } else {
+        system.to_owned()
+    }
+}
+
 /// Which of these systems is ours: where there are several versions the newest, which comes last.
 pub fn ours(systems: &[String]) -> &str {
     systems.iter().rev().find(|name| base(name) == OURS).map_or(OURS, String::as_str)

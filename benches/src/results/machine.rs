@@ -33,9 +33,17 @@ pub struct Machine {
 /// The program in [`Machine::versions`] whose versions are compared with one another.
 pub const OURS: &str = "spandrel";
 
+/// What [`Machine::versions`] calls the version of the measurements themselves.
+const SET_UP: &str = "set-up";
+
+/// Changed whenever values of some system can't stand beside older ones any more. 1, which isn't written: the registry answered
+/// 500 where soci asks for a layer as a manifest, and soci tried again for nine seconds. 2: 404.
+const SET_UP_NOW: &str = "2";
+
 impl Machine {
     /// This machine; `scratch` is where measurements have their files, `versions` what the benchmark uses.
-    pub fn this(scratch: &Path, versions: BTreeMap<String, String>) -> Self {
+    pub fn this(scratch: &Path, mut versions: BTreeMap<String, String>) -> Self {
+        versions.insert(SET_UP.to_owned(), SET_UP_NOW.to_owned());
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let field = |text: &str, name: &str, separator: char| {
             let value = text.lines().find_map(|line| {
@@ -80,6 +88,11 @@ impl Machine {
         let mut without = self.clone();
         without.versions.remove(OURS);
         without
+    }
+
+    /// The version of the measurements.
+    pub fn set_up(&self) -> &str {
+        self.versions.get(SET_UP).map_or("1", String::as_str)
     }
 
     /// Short for the version of [`OURS`]: what stands in brackets, the state of its source; `None` where it isn't one of the

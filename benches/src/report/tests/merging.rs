@@ -112,6 +112,25 @@ fn versions_stand_beside_each_other() {
 }
 
 #[test]
+fn soci_as_it_was_measured_before_is_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |repeat, set_up: Option<&str>| {
+        let values = ["soci", "spandrel"].map(|system| started("python", system, repeat, 1.0, 2.0));
+        let mut run = run("start", plan(&["python"], &["soci", "spandrel"], &["lan"], 1), values.to_vec());
+        run.machines[0].versions.extend(set_up.map(|version| ("set-up".to_owned(), version.to_owned())));
+        run
+    };
+    save(dir.path(), "a.json", &run(1, None));
+    let old = load(&[dir.path().to_owned()], Which::All).unwrap().start.unwrap();
+    assert_eq!(old.plan.systems, ["soci", "spandrel"]);
+    save(dir.path(), "b.json", &run(2, Some("2")));
+    let both = load(&[dir.path().to_owned()], Which::All).unwrap().start.unwrap();
+    assert_eq!(both.plan.systems, ["soci@set-up-1", "soci@set-up-2", "spandrel"]);
+    let systems: Vec<_> = both.values.iter().map(|value| value.cell.system.as_str()).collect();
+    assert_eq!(systems, ["soci@set-up-1", "spandrel", "soci@set-up-2", "spandrel"]);
+}
+
+#[test]
 fn the_newest_stand_alone_and_the_others_are_named() {
     let dir = tempfile::tempdir().unwrap();
     save(dir.path(), "a.json", &of_version("aaa", "2026-01-01T00:00:00Z", 2.0));
