@@ -2,7 +2,7 @@
 //!
 //! A try is made here; `retry` decides about the next one, `client`, `body`, `referrers` and `push` say what to ask for.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::failure::{Failure, registry_message, shown};
 use crate::limits::{MAX_ERROR_BODY, MAX_PATIENCE, MIRROR_REST};
 use crate::redirect::Resolved;
 use crate::retry::Pursuit;
-use crate::transport::{Pool, Transport, lock, read_small};
+use crate::transport::{Pool, Transport, drain, lock, read_small};
 use crate::{ClientOptions, Clock, CredentialSource, Error, ErrorKind, Repository};
 
 /// What all clones of a client share.
@@ -32,6 +32,8 @@ pub(crate) struct Inner {
     rests: Mutex<HashMap<String, Duration>>,
     /// Until when a server has asked for patience, by name, on [`Clock::elapsed`].
     patience: Mutex<HashMap<String, Duration>>,
+    /// Hosts that were seen to have the referrers API.
+    pub(crate) with_referrers: Mutex<HashSet<String>>,
     /// One writer of fallback indexes at a time within this process.
     pub(crate) index_writer: tokio::sync::Mutex<()>,
 }
@@ -96,6 +98,7 @@ impl Inner {
             resolved: Resolved::default(),
             rests: Mutex::default(),
             patience: Mutex::default(),
+            with_referrers: Mutex::default(),
             index_writer: tokio::sync::Mutex::default(),
         })
     }
@@ -173,7 +176,7 @@ impl Inner {
             }
             return Ok(response);
         };
-        drop(response);
+        drain(response).await;
         let response = self.send(url, call, Some(&next)).await?;
         if response.status() == StatusCode::UNAUTHORIZED {
             self.drop_grant(endpoint, call.repository, &call.scope, &next);

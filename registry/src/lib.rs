@@ -18,6 +18,7 @@ pub mod limits;
 mod link;
 pub mod manifest;
 pub mod media_type;
+mod places;
 mod push;
 mod range;
 mod redirect;

@@ -85,6 +85,18 @@ pub const MAX_IDLE_PER_HOST: usize = 64;
 /// How long an idle connection is kept. S3 closes them after some 20 s, registries after 60 s and more.
 pub const IDLE_LIFE: Duration = Duration::from_secs(60);
 
+/// How long the rest of an answer that nobody wants is waited for. It comes with its head; a new connection takes some
+/// round trips, and costs less than waiting longer.
+pub const DRAIN_PATIENCE: Duration = Duration::from_millis(250);
+
+/// How long those who want to know where blobs lie wait until a server has shown whether it redirects: a pull's first
+/// blob is asked for within some round trips. Nobody waits for them.
+pub const HABIT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Most blobs whose place is asked for at a time: all layers of nearly every image, so that an image of a hundred is found
+/// in as many round trips as one of one. They are answered without a body; ECR allows some thousand a second.
+pub const MAX_PLACES_AT_ONCE: usize = 128;
+
 /// Slowest upload that is waited for, in bytes a second; it sets the time allowed for a body on top of the usual.
 pub const MIN_UPLOAD_RATE: u64 = 64 << 10;
 

@@ -4,10 +4,12 @@
 //! its writers: two at once can undo each other, and no registry offers a lock. A writer therefore says what it read
 //! (`If-Match`, for registries that heed it), and reads again afterwards.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use tokio::task::JoinSet;
 
 use crate::auth::Scope;
 use crate::client::{bare_type, manifest_call};
@@ -16,7 +18,7 @@ use crate::failure::Failure;
 use crate::inner::{Answer, Call};
 use crate::limits::{MAX_INDEX_TRIES, MAX_MANIFEST_LEN, MAX_REFERRER_PAGES, MAX_REFERRERS, MAX_UNTYPED};
 use crate::manifest::{Annotations, Descriptor, Index};
-use crate::transport::Pool;
+use crate::transport::{Pool, lock};
 use crate::{Client, Digest, Error, ErrorKind, Repository, link, media_type};
 
 /// Answers by which registries say that they don't know the referrers API (404 by the specification; others were seen).
@@ -29,7 +31,8 @@ const LACKING: [StatusCode; 4] = [
 
 impl Client {
     /// What refers to `subject`, with the given artifact type (config media type for old ones): referrers API, else
-    /// the fallback tag. An empty type means all.
+    /// the fallback tag. An empty type means all. Both are asked for at once where it isn't known that the host has the
+    /// API: neither waits for the other.
     ///
     /// # Errors
     /// All kinds; nothing that refers is no error but an empty list.
@@ -39,17 +42,42 @@ impl Client {
         subject: &Digest,
         artifact_type: &str,
     ) -> Result<Vec<Descriptor>, Error> {
-        let (mut found, filtered) = match self.referrers_api(repository, subject, artifact_type).await? {
-            Some(found) => found,
-            None => {
-                (self.fallback_index(repository, subject).await?.map_or(Vec::new(), |i| i.0.manifests), false)
-            }
-        };
+        let (mut found, filtered) = self.api_and_tag(repository, subject, artifact_type).await?;
         if !filtered && !artifact_type.is_empty() {
             self.learn_types(repository, &mut found).await?;
             found.retain(|descriptor| descriptor.artifact_type.as_deref() == Some(artifact_type));
         }
         Ok(found)
+    }
+
+    /// What the API says, else the tag; and whether all of it was filtered by the registry.
+    async fn api_and_tag(
+        &self,
+        repository: &Repository,
+        subject: &Digest,
+        artifact_type: &str,
+    ) -> Result<(Vec<Descriptor>, bool), Error> {
+        let with_api = lock(&self.inner.with_referrers).contains(&repository.host);
+        let mut api = pin!(self.referrers_api(repository, subject, artifact_type));
+        let mut tag = pin!(self.fallback_index(repository, subject));
+        let mut of_tag = None;
+        let of_api = loop {
+            tokio::select! {
+                biased;
+                answer = &mut api => break answer?,
+                answer = &mut tag, if !with_api && of_tag.is_none() => of_tag = Some(answer),
+            }
+        };
+        if let Some(found) = of_api {
+            lock(&self.inner.with_referrers).insert(repository.host.clone());
+            return Ok(found);
+        }
+        lock(&self.inner.with_referrers).remove(&repository.host);
+        let of_tag = match of_tag {
+            Some(answer) => answer,
+            None => tag.await,
+        };
+        Ok((of_tag?.map_or(Vec::new(), |(index, _)| index.manifests), false))
     }
 
     /// The API's answer, and whether all of it was filtered by the registry; `None` where it lacks the API.
@@ -132,10 +160,17 @@ impl Client {
 
     /// Where a descriptor doesn't say its artifact's type, the manifest does.
     async fn learn_types(&self, repository: &Repository, found: &mut [Descriptor]) -> Result<(), Error> {
-        let untyped = found.iter_mut().filter(|descriptor| descriptor.artifact_type.is_none());
-        for descriptor in untyped.take(MAX_UNTYPED) {
-            match self.manifest(repository, descriptor.digest.as_str()).await {
-                Ok(got) => descriptor.artifact_type = artifact_type_of(&got.bytes),
+        let untyped = found.iter().enumerate().filter(|(_, descriptor)| descriptor.artifact_type.is_none());
+        let mut asked = JoinSet::new();
+        for (position, descriptor) in untyped.take(MAX_UNTYPED) {
+            let (this, repository, digest) = (self.clone(), repository.clone(), descriptor.digest.clone());
+            asked.spawn(async move { (position, this.manifest(&repository, digest.as_str()).await) });
+        }
+        while let Some(done) = asked.join_next().await {
+            // Nobody aborts these tasks while this waits for them.
+            let (position, got) = done.expect("getting a manifest doesn't panic");
+            match got {
+                Ok(got) => found[position].artifact_type = artifact_type_of(&got.bytes),
                 // An entry whose manifest was deleted refers to nothing any more.
                 Err(error) if error.kind == ErrorKind::NotFound => {}
                 Err(error) => return Err(error),

@@ -11,7 +11,7 @@ use reqwest::{Certificate, Request, Response, Url};
 
 use crate::endpoint::{Endpoint, authority, is_loopback};
 use crate::failure::Failure;
-use crate::limits::{IDLE_LIFE, MAX_IDLE_PER_HOST};
+use crate::limits::{DRAIN_PATIENCE, IDLE_LIFE, MAX_ERROR_BODY, MAX_IDLE_PER_HOST};
 use crate::{ClientOptions, Error, ErrorKind};
 
 /// What a request is for: the three want different connections.
@@ -184,6 +184,13 @@ impl Transport {
         };
         url.scheme() == "https" || is_loopback(url) || configured()
     }
+}
+
+/// Reads what nobody wants of an answer, if that is short: a connection whose answer wasn't read to its end is closed, and
+/// the next request needs a new one.
+pub(crate) async fn drain(response: Response) {
+    let read = read_small(response, MAX_ERROR_BODY);
+    let _ = tokio::time::timeout(DRAIN_PATIENCE, read).await; // then it is closed
 }
 
 /// Reads a small body. More than `limit` bytes are an error.

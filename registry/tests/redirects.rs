@@ -7,7 +7,7 @@ use std::time::Duration;
 use common::scripted::{Answer, Server};
 use common::{Fixed, anonymous, client, clocked, noise, options, plain, push_image, read, repository};
 use spandrel_fixtures::peers::{Auth, DockerRegistry, Options};
-use spandrel_fixtures::scripted::{Access, Fault, Kind, Rule, ScriptedRegistry, Settings};
+use spandrel_fixtures::scripted::{Access, Fault, Gate, Kind, Rule, ScriptedRegistry, Settings};
 use spandrel_registry::{Digest, ErrorKind};
 
 #[tokio::test]
@@ -162,4 +162,150 @@ async fn storage_that_died_is_resolved_again_at_the_next_try() {
         assert_eq!(read(&client, &app, &digest, 0..10).await.expect("there"), blob.slice(0..10));
     }
     assert_eq!((first.asked().len(), second.asked().len(), registry.asked().len()), (2, 1, 2));
+}
+
+/// A registry with `count` blobs of 1000 bytes.
+fn with_blobs(settings: Settings, count: u8) -> (ScriptedRegistry, Vec<Digest>) {
+    let registry = ScriptedRegistry::start(settings);
+    let blobs = (0..count).map(|number| registry.put_blob("app", vec![number; 1000]));
+    let blobs = blobs.map(|digest| digest.parse().expect("a digest")).collect();
+    (registry, blobs)
+}
+
+#[tokio::test]
+async fn places_are_found_before_the_first_read_without_a_byte() {
+    for access in [Access::Open, Access::Tokens] {
+        let settings = Settings { access, redirect: true, ..Settings::default() };
+        let (registry, blobs) = with_blobs(settings, 20);
+        let client = match registry.login() {
+            Some(login) => client(vec![plain(&registry.host())], Fixed::login(login)),
+            None => anonymous(vec![plain(&registry.host())]),
+        };
+        let app = repository(&registry.host(), "app");
+        // Nobody knows yet that it redirects: the first blob shows it.
+        let finding = tokio::spawn({
+            let (client, app, blobs) = (client.clone(), app.clone(), blobs.clone());
+            async move { client.find_places(&app, &blobs[1..]).await }
+        });
+        read(&client, &app, &blobs[0], 0..100).await.expect("there");
+        finding.await.expect("no panic");
+        assert_eq!((registry.count(Kind::Resolve), registry.count(Kind::BlobRange)), (20, 1));
+        assert_eq!(registry.count(Kind::Head), 0);
+        for digest in &blobs {
+            read(&client, &app, digest, 5..50).await.expect("there");
+        }
+        assert_eq!((registry.count(Kind::Resolve), registry.count(Kind::BlobRange)), (20, 21));
+        // What is known isn't asked for again, until it has ended.
+        client.find_places(&app, &blobs).await;
+        assert_eq!(registry.count(Kind::Resolve), 20);
+        registry.expire_urls();
+        read(&client, &app, &blobs[1], 5..50).await.expect("there");
+        assert_eq!(registry.count(Kind::Resolve), 21);
+    }
+}
+
+#[tokio::test]
+async fn a_registry_that_sends_blobs_itself_is_not_asked_for_places() {
+    let (registry, blobs) = with_blobs(Settings::default(), 3);
+    let client = anonymous(vec![plain(&registry.host())]);
+    let app = repository(&registry.host(), "app");
+    client.blob(&app, &blobs[0], 1000).await.expect("there");
+    client.find_places(&app, &blobs).await;
+    assert_eq!(registry.log().len(), 1);
+}
+
+#[tokio::test]
+async fn a_reader_waits_for_the_place_that_is_being_found() {
+    let settings = Settings { redirect: true, ..Settings::default() };
+    let (registry, blobs) = with_blobs(settings, 2);
+    let client = anonymous(vec![plain(&registry.host())]);
+    let app = repository(&registry.host(), "app");
+    read(&client, &app, &blobs[0], 0..1).await.expect("there");
+    let gate = Gate::new();
+    registry.rule(Rule::new(Kind::Resolve, Fault::Hold(gate.clone())));
+    let (finding, reading) = {
+        let (client, app, wanted) = (client.clone(), app.clone(), blobs[1].clone());
+        let (reader, from, digest) = (client.clone(), app.clone(), wanted.clone());
+        let finding = tokio::spawn(async move { client.find_places(&app, &[wanted]).await });
+        registry.wait_for(Kind::Resolve, 2).await;
+        (finding, tokio::spawn(async move { read(&reader, &from, &digest, 0..9).await }))
+    };
+    tokio::task::yield_now().await;
+    gate.open();
+    finding.await.expect("no panic");
+    reading.await.expect("no panic").expect("there");
+    assert_eq!((registry.count(Kind::Resolve), registry.count(Kind::BlobRange)), (2, 2));
+}
+
+#[tokio::test]
+async fn a_place_that_is_not_found_is_found_by_its_reader() {
+    let settings = Settings { redirect: true, ..Settings::default() };
+    let (registry, blobs) = with_blobs(settings, 3);
+    let client = anonymous(vec![plain(&registry.host())]);
+    let app = repository(&registry.host(), "app");
+    read(&client, &app, &blobs[0], 0..1).await.expect("there");
+    for status in [403, 404, 429, 500] {
+        registry.clear_rules();
+        registry.rule(Rule::new(Kind::Resolve, Fault::status(status)).times(2));
+        registry.reset_counts();
+        client.find_places(&app, &blobs).await;
+        assert_eq!(registry.count(Kind::Resolve), 2, "{status}: each once");
+    }
+    registry.clear_rules();
+    for digest in &blobs {
+        read(&client, &app, digest, 0..1).await.expect("there");
+    }
+    // A server that is gone says nothing at all.
+    let gone = repository("127.0.0.1:1", "app");
+    anonymous(vec![plain("127.0.0.1:1")]).blob(&gone, &blobs[0], 1000).await.expect_err("gone");
+}
+
+#[tokio::test]
+async fn a_place_that_leads_on_is_followed_by_the_first_reader() {
+    let blob = noise(1000);
+    let digest = Digest::sha256(&blob);
+    let last = {
+        let blob = blob.clone();
+        Server::start(move |asked, _| Answer::part(&blob, asked.range().expect("a range"))).await
+    };
+    let target = format!("{}/b", last.url());
+    let middle = Server::start(move |_, _| Answer::new(302, "").header("location", target.clone())).await;
+    let target = format!("{}/b", middle.url());
+    let registry = Server::start(move |_, _| Answer::new(307, "").header("location", target.clone())).await;
+    let client = anonymous(vec![plain(&registry.host())]);
+    let app = repository(&registry.host(), "app");
+    read(&client, &app, &Digest::sha256(b"other"), 0..9).await.expect("there");
+    client.find_places(&app, std::slice::from_ref(&digest)).await;
+    for _ in 0..3 {
+        assert_eq!(read(&client, &app, &digest, 1..9).await.expect("there"), blob.slice(1..9));
+    }
+    let count = |server: &Server| server.asked().len();
+    assert_eq!((count(&registry), count(&middle), count(&last)), (2, 2, 4));
+}
+
+#[tokio::test]
+async fn a_registry_that_has_changed_its_ways_is_asked_for_one_byte_and_no_more() {
+    let blob = noise(1000);
+    let storage = {
+        let blob = blob.clone();
+        Server::start(move |asked, _| Answer::part(&blob, asked.range().expect("a range"))).await
+    };
+    let target = format!("{}/b", storage.url());
+    let registry = {
+        let blob = blob.clone();
+        Server::start(move |asked, number| match number {
+            0 => Answer::new(307, "").header("location", target.clone()),
+            _ => Answer::part(&blob, asked.range().expect("a range")),
+        })
+        .await
+    };
+    let client = anonymous(vec![plain(&registry.host())]);
+    let app = repository(&registry.host(), "app");
+    read(&client, &app, &Digest::sha256(b"first"), 0..9).await.expect("there");
+    let digest = Digest::sha256(&blob);
+    client.find_places(&app, std::slice::from_ref(&digest)).await;
+    assert_eq!(registry.asked()[1].header("range"), Some("bytes=0-0"));
+    assert_eq!(read(&client, &app, &digest, 1..9).await.expect("there"), blob.slice(1..9));
+    client.find_places(&app, &[Digest::sha256(b"another")]).await;
+    assert_eq!(registry.asked().len(), 3);
 }

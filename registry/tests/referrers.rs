@@ -65,6 +65,51 @@ async fn without_the_api_the_tag_is_used() {
     assert_eq!(error.kind, ErrorKind::Unauthorized, "{error}");
 }
 
+#[tokio::test]
+async fn api_and_tag_are_asked_for_together_until_it_is_known_that_there_is_the_api() {
+    for (api, rounds) in [(true, vec![(1, 1), (1, 0), (1, 0)]), (false, vec![(1, 1), (1, 1), (1, 1)])] {
+        let registry = ScriptedRegistry::start(Settings { referrers: api, ..Settings::default() });
+        let client = anonymous(vec![plain(&registry.host())]);
+        let app = repository(&registry.host(), "app");
+        let subject = push_all(&client, &app, &[ONE, TWO]).await;
+        // What pushing has learnt isn't what is tested.
+        let client = anonymous(vec![plain(&registry.host())]);
+        for (of_api, of_tag) in rounds {
+            registry.reset_counts();
+            let held = registry.hold_in_rounds();
+            let asking = tokio::spawn({
+                let (client, app, subject) = (client.clone(), app.clone(), subject.clone());
+                async move { client.referrers(&app, &subject, ONE).await }
+            });
+            // Neither is answered before both have come.
+            held.wait(of_api + of_tag).await;
+            held.open();
+            assert_eq!(asking.await.expect("no panic").expect("there").len(), 1);
+            assert_eq!((registry.count(Kind::Referrers), registry.count(Kind::Manifest)), (of_api, of_tag));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_host_that_has_lost_the_api_is_asked_for_the_tag() {
+    let lost = std::sync::atomic::AtomicUsize::new(0);
+    let server = Server::start(move |asked, _| {
+        let is_api = asked.target.contains("/referrers/");
+        if is_api && lost.fetch_add(1, std::sync::atomic::Ordering::SeqCst) > 0 {
+            return Answer::new(404, "");
+        }
+        let entry: &[u8] = if is_api { b"api" } else { b"tag" };
+        Answer::new(200, index(&[(Some(ONE), entry)])).header("content-type", media_type::OCI_INDEX)
+    })
+    .await;
+    let client = anonymous(vec![plain(&server.host())]);
+    let app = repository(&server.host(), "app");
+    for want in [b"api", b"tag"] {
+        let got = client.referrers(&app, &Digest::sha256(b"x"), ONE).await.expect("there");
+        assert_eq!(got[0].digest, Digest::sha256(want));
+    }
+}
+
 /// An index with these entries, as (artifact type, content of the manifest).
 fn index(entries: &[(Option<&str>, &[u8])]) -> Vec<u8> {
     let manifests: Vec<_> = entries
@@ -135,7 +180,8 @@ async fn endless_pages_end_and_lead_nowhere_else() {
     assert_eq!(error.kind, ErrorKind::Corrupt);
     assert!(error.message.contains("64 pages"), "{error}");
     assert!(elsewhere.asked().is_empty(), "a link to another host isn't followed");
-    assert!(server.asked().iter().all(|asked| asked.target.starts_with("/v2/app/referrers/sha256:")));
+    let known = ["/v2/app/referrers/sha256:", "/v2/app/manifests/sha256-"];
+    assert!(server.asked().iter().all(|asked| known.iter().any(|start| asked.target.starts_with(start))));
 }
 
 #[tokio::test]

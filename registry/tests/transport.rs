@@ -84,6 +84,47 @@ async fn that_loopback_speaks_plain_http_is_found_out_once() {
     assert_eq!(server.asked().len(), 3);
 }
 
+#[tokio::test]
+async fn images_of_a_host_share_connections_and_tokens() {
+    let blob = noise(1000);
+    let storage = {
+        let blob = blob.clone();
+        Server::start(move |asked, _| Answer::part(&blob, asked.range().expect("a range"))).await
+    };
+    let target = format!("{}/b", storage.url());
+    // What nobody wants comes in chunks: it has to be read for the connection to be used again.
+    let server = Server::start(move |asked, _| {
+        let host = asked.header("host").expect("always");
+        if asked.target.starts_with("/token") {
+            return Answer::new(200, "{\"token\":\"t\"}");
+        }
+        if asked.header("authorization").is_none() {
+            let challenge = format!("Bearer realm=\"http://{host}/token\",service=\"s\"");
+            return Answer::new(401, "refused").header("www-authenticate", challenge).chunked();
+        }
+        if asked.target.contains("/blobs/") {
+            return Answer::new(307, "over there").header("location", target.clone()).chunked();
+        }
+        Answer::new(200, "{}").header("content-type", media_type::OCI_MANIFEST)
+    })
+    .await;
+    let client = anonymous(vec![plain(&server.host())]);
+    for (image, name) in ["app", "app", "other"].into_iter().enumerate() {
+        let app = repository(&server.host(), name);
+        client.manifest(&app, &image.to_string()).await.expect("there");
+        for layer in 0..3 {
+            let digest = Digest::sha256(format!("{image} {layer}").as_bytes());
+            assert_eq!(read(&client, &app, &digest, 5..50).await.expect("there"), blob.slice(5..50));
+        }
+    }
+    // The first request is refused, and no other: for the next repository it is known what the host asks for.
+    let asked = server.asked();
+    assert_eq!(asked.iter().filter(|asked| asked.header("authorization").is_none()).count(), 1 + 2);
+    assert_eq!(server.count("/token"), 2, "one for each repository");
+    // One for what is small, one for blobs.
+    assert_eq!((server.connections(), storage.connections()), (2, 1));
+}
+
 /// A proxy that notes what it is asked for, and connects to `upstream` whatever that was.
 async fn proxy(upstream: String) -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");

@@ -46,6 +46,10 @@ pub trait ImageSource: BlobSource {
     /// # Errors
     /// When it isn't there, can't be had or isn't what its digest says.
     async fn blob(&self, digest: &Digest, size: u64) -> Result<Bytes, Error>;
+
+    /// Finds out where blobs lie that will be read, so that their first reads go there at once
+    /// ([`Client::find_places`]). A source that has them all itself does nothing. Never fails: who reads them finds out.
+    async fn find_places(&self, _: &[Digest]) {}
 }
 
 /// The bytes of a blob as they arrive.
@@ -106,6 +110,10 @@ impl ImageSource for RegistrySource {
 
     async fn blob(&self, digest: &Digest, size: u64) -> Result<Bytes, Error> {
         Ok(self.client.blob(&self.repository, digest, size).await?)
+    }
+
+    async fn find_places(&self, blobs: &[Digest]) {
+        self.client.find_places(&self.repository, blobs).await;
     }
 }
 

@@ -91,6 +91,7 @@ pub struct Server {
     pub address: SocketAddr,
     asked: Arc<Mutex<Vec<Asked>>>,
     greetings: Arc<AtomicUsize>,
+    connections: Arc<AtomicUsize>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -102,13 +103,16 @@ impl Server {
         let asked: Arc<Mutex<Vec<Asked>>> = Arc::default();
         let greetings = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&greetings);
+        let connections = Arc::new(AtomicUsize::new(0));
+        let connected = Arc::clone(&connections);
         let (script, log): (Script, _) = (Arc::new(script), Arc::clone(&asked));
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                connected.fetch_add(1, Ordering::SeqCst);
                 tokio::spawn(serve(stream, Arc::clone(&script), Arc::clone(&log), Arc::clone(&count)));
             }
         });
-        Self { address, asked, greetings, task }
+        Self { address, asked, greetings, connections, task }
     }
 
     pub fn host(&self) -> String {
@@ -122,6 +126,11 @@ impl Server {
     /// How many connections began with something that is no HTTP: a TLS greeting.
     pub fn greetings(&self) -> usize {
         self.greetings.load(Ordering::SeqCst)
+    }
+
+    /// How many connections were made to it.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
     }
 
     /// What was asked so far.
