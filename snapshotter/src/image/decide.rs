@@ -15,17 +15,24 @@ pub(crate) enum Plan {
     Ordinary(&'static str),
 }
 
-/// What `layer` is to become, where layers under `min_layer_size` compressed bytes count as small.
-pub(crate) fn decide(layer: &ImageLayer, min_layer_size: u64) -> Plan {
-    let media_type = layer.media_type.as_str();
+/// Why a layer of this media type is containerd's to unpack, if it is.
+pub(super) fn foreign(media_type: &str) -> Option<&'static str> {
     if media_type.ends_with("+encrypted") {
-        return Plan::Ordinary("encrypted");
+        return Some("encrypted");
     }
     if media_type.contains(".nondistributable.") || media_type.contains(".foreign.") {
         // Such blobs lie elsewhere, as their URLs say; containerd knows how to follow them.
-        return Plan::Ordinary("nondistributable");
+        return Some("nondistributable");
     }
-    match LayerFormat::of_media_type(media_type) {
+    LayerFormat::of_media_type(media_type).is_none().then_some("media-type")
+}
+
+/// What `layer` is to become, where layers under `min_layer_size` compressed bytes count as small.
+pub(crate) fn decide(layer: &ImageLayer, min_layer_size: u64) -> Plan {
+    if let Some(reason) = foreign(&layer.media_type) {
+        return Plan::Ordinary(reason);
+    }
+    match LayerFormat::of_media_type(&layer.media_type) {
         None => Plan::Ordinary("media-type"),
         Some(LayerFormat::Zstd) => Plan::Eager,
         Some(LayerFormat::Tar | LayerFormat::Gzip) => {

@@ -2,17 +2,20 @@
 //! layer that containerd asks for, and remembered for a while.
 //!
 //! `content` reads containerd's content store, `resolve` puts an image together from manifest, configuration and index,
-//! `decide` says what each layer is to become. Making layers of it is `layer`'s.
+//! `kept` has on the disk what was fetched of that once, `failure` says how long a failure is believed, `decide` what each
+//! layer is to become. Making layers of it is `layer`'s.
 
 mod content;
 mod decide;
+mod failure;
+mod kept;
 mod resolve;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,16 +34,18 @@ use crate::metrics::Metrics;
 
 pub(crate) use content::Content;
 pub(crate) use decide::{Plan, decide};
+use failure::{Class, Failure};
+use kept::KeptSource;
+pub(crate) use kept::{DIR as KEPT_DIR, Kept, MAX_KEPT};
 pub(crate) use resolve::chain_ids;
 
-/// How long a failure to ask a registry answers for the image's lowest layer: a pull begins with that one, and a new pull is
-/// to try again.
-const FAILURE_MEMORY: Duration = Duration::from_secs(10);
-
-/// How long it answers for the other layers, counted from the last one that asked: each would wait for the registry as long
-/// as the first did, with containerd's lock held, and containerd asks for the next only when it has unpacked the one
-/// before. Longer than unpacking one takes.
+/// How long a failure answers for further layers of the pull that met it, counted from the last one that asked: each would
+/// wait for the registry as long as the first did, with containerd's lock held, and containerd asks for the next only when
+/// it has unpacked the one before. Longer than unpacking one takes. A new pull goes by the failure's class.
 const PULL_MEMORY: Duration = Duration::from_secs(120);
+
+/// Most layers of an image that is ours: overlayfs takes 500 lower directories.
+const MAX_LAYERS: usize = 500;
 
 /// Labels that say which layer of which image is meant.
 const LABEL_REFERENCE: &str = "containerd.io/snapshot/cri.image-ref";
@@ -101,6 +106,8 @@ pub(crate) struct Image {
     pub repository: Repository,
     /// Its layers, bottom first.
     pub layers: Vec<ImageLayer>,
+    /// Why it has no index, or lacks a zTOC, where that may change.
+    flaw: Option<Class>,
     source: Arc<dyn ImageSource>,
 }
 
@@ -123,9 +130,7 @@ impl Image {
         let kept = ztoc.bytes.lock().unwrap_or_else(PoisonError::into_inner).take();
         match kept {
             Some(bytes) => Ok(bytes),
-            None => Ok(resolve::ztoc(&*self.source, &ztoc.descriptor)
-                .await
-                .map_err(resolve::Failure::into_error)?),
+            None => Ok(resolve::ztoc(&*self.source, &ztoc.descriptor).await.map_err(Failure::into_error)?),
         }
     }
 }
@@ -136,7 +141,22 @@ pub(crate) enum Unresolved {
     /// containerd is to deal with it; the reason is for the metric.
     Ordinary(&'static str),
     /// It can't be known now.
-    Failed(Error),
+    Failed(Class, Error),
+}
+
+impl From<Failure> for Unresolved {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure.class, failure.into_error())
+    }
+}
+
+/// What of an image's layers this node has already.
+pub(crate) trait Present: Send + Sync {
+    /// Whether it has the layer in any state, so that its blob needn't be looked for.
+    fn has_any(&self, layer: &Digest) -> bool;
+
+    /// Whether it has the layer as this zTOC describes it, or all of it, so that the zTOC isn't needed.
+    fn has(&self, layer: &Digest, ztoc: &Digest) -> bool;
 }
 
 /// Which image is meant: two hosts or repositories may have different indexes for one manifest.
@@ -168,6 +188,7 @@ pub(crate) struct ImageOptions {
 pub(crate) struct Images {
     sources: ImageSources,
     content: Option<Content>,
+    kept: Option<Arc<Kept>>,
     options: ImageOptions,
     metrics: Arc<Metrics>,
     slots: Mutex<HashMap<Key, Arc<Slot>>>,
@@ -185,8 +206,44 @@ type Resolution = Result<Arc<Image>, Unresolved>;
 /// One image; its lock is held while it is looked for, so that it is looked for once.
 #[derive(Debug)]
 struct Slot {
-    state: tokio::sync::Mutex<Option<(Resolution, Instant)>>,
+    state: tokio::sync::Mutex<Option<Known>>,
     used: Mutex<Instant>,
+}
+
+/// What came of looking for an image, and who was told.
+#[derive(Debug)]
+struct Known {
+    result: Resolution,
+    since: Instant,
+    /// When it was last asked for.
+    asked: Instant,
+    /// Chain IDs of the layers that were asked for.
+    layers: HashSet<String>,
+}
+
+impl Known {
+    fn new(result: Resolution, layer: &str) -> Self {
+        let now = Instant::now();
+        Self { result, since: now, asked: now, layers: HashSet::from([layer.to_owned()]) }
+    }
+
+    /// Whether it answers `request`, too; what was found without a flaw does so for `memory`.
+    fn answers(&mut self, request: &LayerRequest, memory: Duration) -> bool {
+        let flaw = match &self.result {
+            Ok(image) => image.flaw,
+            Err(Unresolved::Ordinary(_)) => None,
+            Err(Unresolved::Failed(class, _)) => Some(*class),
+        };
+        let limit = flaw.map_or(memory, |class| class.memory().min(memory));
+        // A pull asks for each layer once, the lowest first: who asks for that one, or again, is a new pull.
+        let goes_on = flaw.is_some()
+            && !request.parent.is_empty()
+            && self.layers.len() < MAX_LAYERS
+            && self.layers.insert(request.chain_id.clone());
+        let answers = self.since.elapsed() < limit || (goes_on && self.asked.elapsed() < PULL_MEMORY);
+        self.asked = Instant::now();
+        answers
+    }
 }
 
 impl Images {
@@ -197,36 +254,38 @@ impl Images {
         options: ImageOptions,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { sources, content, options, metrics, slots: Mutex::default() }
+        Self { sources, content, kept: None, options, metrics, slots: Mutex::default() }
     }
 
-    /// The image that `request` is about. Whoever asks for one that is being looked for waits for that.
+    /// What is fetched by digest is kept there, and looked for there first.
+    pub(crate) fn keeping(self, kept: Arc<Kept>) -> Self {
+        Self { kept: Some(kept), ..self }
+    }
+
+    /// The image that `request` is about; zTOCs are fetched for layers that `present` doesn't have. Whoever asks for one that
+    /// is being looked for waits for that.
     ///
     /// # Errors
     /// See [`Unresolved`].
-    pub(crate) async fn resolve(&self, request: &LayerRequest) -> Result<Arc<Image>, Unresolved> {
+    pub(crate) async fn resolve(
+        &self,
+        request: &LayerRequest,
+        present: &dyn Present,
+    ) -> Result<Arc<Image>, Unresolved> {
         let key = key(request)?;
         let slot = self.slot(&key);
         let mut state = slot.state.lock().await;
-        if let Some((result, since)) = &mut *state {
-            let begins = request.parent.is_empty();
-            let fresh = match result {
-                Ok(_) | Err(Unresolved::Ordinary(_)) => self.options.memory,
-                Err(Unresolved::Failed(_)) if begins => FAILURE_MEMORY,
-                Err(Unresolved::Failed(_)) => PULL_MEMORY,
-            };
-            if since.elapsed() < fresh {
-                if !begins && matches!(result, Err(Unresolved::Failed(_))) {
-                    *since = Instant::now();
-                }
-                return result.clone();
-            }
+        if let Some(known) = &mut *state
+            && known.answers(request, self.options.memory)
+        {
+            return known.result.clone();
         }
-        let result = self.look_for(&key, &request.namespace).await;
-        if let Err(Unresolved::Failed(error)) = &result {
-            warn!(repository = %key.repository, manifest = %key.manifest, %error, "the image can't be resolved for now");
+        let result = self.look_for(&key, &request.namespace, present).await;
+        if let Err(Unresolved::Failed(class, error)) = &result {
+            let class = class.name();
+            warn!(repository = %key.repository, manifest = %key.manifest, class, %error, "the image can't be resolved for now");
         }
-        *state = Some((result.clone(), Instant::now()));
+        *state = Some(Known::new(result.clone(), &request.chain_id));
         result
     }
 
@@ -250,22 +309,34 @@ impl Images {
         Arc::clone(slot)
     }
 
-    async fn look_for(&self, key: &Key, namespace: &str) -> Result<Arc<Image>, Unresolved> {
-        let source = (self.sources)(&key.repository);
+    async fn look_for(
+        &self,
+        key: &Key,
+        namespace: &str,
+        present: &dyn Present,
+    ) -> Result<Arc<Image>, Unresolved> {
+        let mut source = (self.sources)(&key.repository);
+        if let Some(kept) = &self.kept {
+            source = Arc::new(KeptSource::new(source, Arc::clone(kept)));
+        }
         let wanted = resolve::Wanted {
             repository: &key.repository,
             manifest: &key.manifest,
             index: key.index.as_ref(),
             namespace,
+            present,
         };
         let found = resolve::image(source, self.content.as_ref(), &self.options, &self.metrics, &wanted);
         match tokio::time::timeout(self.options.deadline, found).await {
             Ok(found) => found.map(Arc::new),
-            Err(_) => Err(Unresolved::Failed(Error::Unavailable(format!(
-                "image {}@{}: its registry has not sent manifest and index within {:?}: look at the way to the registry, or \
-                 allow more time (fetch.resolve_timeout)",
-                key.repository, key.manifest, self.options.deadline
-            )))),
+            Err(_) => Err(Unresolved::from(Failure {
+                class: Class::Unreachable,
+                text: format!(
+                    "image {}@{}: its registry has not sent manifest and index within {:?}: look at the way to the registry, or \
+                     allow more time (fetch.resolve_timeout)",
+                    key.repository, key.manifest, self.options.deadline
+                ),
+            })),
         }
     }
 }

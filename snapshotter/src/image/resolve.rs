@@ -1,5 +1,6 @@
 //! Puts an image together: manifest and configuration (from containerd, else from the registry by digest), its index, and
-//! all zTOCs in one burst. Sizes come from the manifest: nothing is asked twice, and there is no HEAD request.
+//! all zTOCs in one burst. Beside them the places of all layers are found, which the first reads would wait for. Sizes come
+//! from the manifest: nothing is asked twice, there is no HEAD request, and nothing of what the node has is asked for.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::AtomicBool;
@@ -9,13 +10,13 @@ use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use serde::Deserialize;
 use spandrel_registry::manifest::{Descriptor, Manifest};
-use spandrel_registry::{Digest, ErrorKind, Repository};
+use spandrel_registry::{Digest, Repository};
 use spandrel_soci::find::{FindOptions, find_in, ztoc_bytes};
 use spandrel_soci::source::ImageSource;
 use tracing::{debug, info, warn};
 
-use super::{Content, Image, ImageLayer, ImageOptions, LayerZtoc, Unresolved};
-use crate::Error;
+use super::failure::{Class, Failure};
+use super::{Content, Image, ImageLayer, ImageOptions, LayerZtoc, MAX_LAYERS, Present, Unresolved, decide};
 use crate::metrics::Metrics;
 
 /// Longest image manifest, in bytes, as registries have it.
@@ -31,11 +32,9 @@ const MAX_ZTOC_LEN: u64 = 256 << 20;
 /// beyond is left out, and its layers are filled in full.
 const MAX_ZTOCS_LEN: u64 = 256 << 20;
 
-/// Most layers of an image that is ours: overlayfs takes 500 lower directories.
-const MAX_LAYERS: usize = 500;
-
-/// zTOCs that are fetched at a time: all of nearly every image.
-const ZTOCS_AT_ONCE: usize = 32;
+/// zTOCs that are fetched at a time: all of nearly every image, so that one of a hundred layers takes as many round trips as
+/// one of one.
+const ZTOCS_AT_ONCE: usize = 128;
 
 /// What is looked for.
 pub(super) struct Wanted<'a> {
@@ -43,64 +42,7 @@ pub(super) struct Wanted<'a> {
     pub manifest: &'a Digest,
     pub index: Option<&'a Digest>,
     pub namespace: &'a str,
-}
-
-/// Why something can't be had from a registry.
-#[derive(Debug)]
-pub(super) struct Failure {
-    class: Class,
-    text: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Class {
-    /// It isn't there.
-    Absent,
-    /// We may not have it.
-    Refused,
-    /// The registry doesn't answer.
-    Unreachable,
-    /// It isn't what it should be.
-    Corrupt,
-}
-
-impl Failure {
-    pub(super) fn into_error(self) -> Error {
-        match self.class {
-            Class::Corrupt => Error::Corrupt(self.text),
-            _ => Error::Unavailable(self.text),
-        }
-    }
-
-    fn reason(&self) -> &'static str {
-        match self.class {
-            Class::Absent => "absent",
-            Class::Refused => "refused",
-            Class::Unreachable => "unreachable",
-            Class::Corrupt => "corrupt",
-        }
-    }
-
-    /// Whether asking again later may help.
-    fn is_passing(&self) -> bool {
-        matches!(self.class, Class::Refused | Class::Unreachable)
-    }
-}
-
-impl From<spandrel_soci::Error> for Failure {
-    fn from(error: spandrel_soci::Error) -> Self {
-        let class = match &error {
-            spandrel_soci::Error::Registry(error) => match error.kind {
-                ErrorKind::NotFound => Class::Absent,
-                ErrorKind::Unauthorized => Class::Refused,
-                ErrorKind::Corrupt => Class::Corrupt,
-                _ => Class::Unreachable,
-            },
-            error if error.is_not_found() => Class::Absent,
-            _ => Class::Corrupt,
-        };
-        Self { class, text: error.to_string() }
-    }
+    pub present: &'a dyn Present,
 }
 
 /// The part of an image's configuration that matters here.
@@ -122,20 +64,24 @@ pub(super) async fn image(
     metrics: &Metrics,
     wanted: &Wanted<'_>,
 ) -> Result<Image, Unresolved> {
-    let failed = |failure: Failure| Unresolved::Failed(failure.into_error());
-    let bytes = manifest(&*source, content, wanted).await.map_err(failed)?;
+    let bytes = manifest(&*source, content, wanted).await?;
     let Ok(manifest) = serde_json::from_slice::<Manifest>(&bytes) else {
         return Err(Unresolved::Ordinary("manifest-invalid"));
     };
     if manifest.layers.len() > MAX_LAYERS {
         return Err(Unresolved::Ordinary("manifest-layers"));
     }
-    // The index is looked for while the configuration is on its way.
-    let (config, found) = tokio::join!(
-        config(&*source, content, wanted, &manifest.config),
-        index(&*source, options, wanted, &bytes)
-    );
-    let config = config.map_err(failed)?;
+    find_places(&source, &manifest, wanted.present);
+    // Index and zTOCs don't wait for the configuration.
+    let (config, indexed) = tokio::try_join!(
+        async { config(&*source, content, wanted, &manifest.config).await.map_err(Unresolved::from) },
+        async {
+            let found = index(&*source, options, metrics, wanted, &bytes).await?;
+            let ztocs =
+                ztocs(&*source, options, metrics, wanted.present, &manifest, found.index.as_ref()).await?;
+            Ok((found, ztocs))
+        }
+    )?;
     let Ok(config) = serde_json::from_slice::<Config>(&config) else {
         return Err(Unresolved::Ordinary("config-invalid"));
     };
@@ -143,32 +89,19 @@ pub(super) async fn image(
     if diff_ids.len() != manifest.layers.len() {
         return Err(Unresolved::Ordinary("config-invalid"));
     }
-    let found = match found {
-        Ok(found) => found,
-        Err(failure) if failure.is_passing() => return Err(failed(failure)),
-        Err(failure) => {
-            warn!(manifest = %wanted.manifest, error = failure.text, "the index can't be used: layers are filled in full");
-            metrics.error(if failure.class == Class::Absent { "index-absent" } else { "index-invalid" });
-            None
-        }
-    };
-    let wants = |layer: &&spandrel_soci::index::LayerZtoc| {
-        manifest.layers.iter().any(|have| have.digest == layer.layer && have.size >= options.min_layer_size)
-    };
-    let listed = found.iter().flat_map(|found| &found.index.layers).filter(wants);
-    let mut ztocs = ztocs(&*source, metrics, listed).await.map_err(failed)?;
+    let (found, mut ztocs) = indexed;
     info!(
         repository = %wanted.repository,
         manifest = %wanted.manifest,
-        index = found.as_ref().map(|found| found.digest.to_string()),
+        index = found.index.as_ref().map(|found| found.digest.to_string()),
         layers = manifest.layers.len(),
-        ztocs = ztocs.len(),
+        ztocs = ztocs.by_layer.len(),
         "resolved an image"
     );
     let chain_ids = chain_ids(&diff_ids);
     let layers =
         manifest.layers.into_iter().zip(diff_ids).zip(chain_ids).map(|((layer, diff_id), chain_id)| {
-            let ztoc = ztocs.get_mut(&layer.digest).map(|(descriptor, bytes)| LayerZtoc {
+            let ztoc = ztocs.by_layer.get_mut(&layer.digest).map(|(descriptor, bytes)| LayerZtoc {
                 descriptor: descriptor.clone(),
                 // A layer that is in the image twice is one layer: it asks once.
                 bytes: Mutex::new(bytes.take()),
@@ -183,7 +116,25 @@ pub(super) async fn image(
                 ztoc,
             }
         });
-    Ok(Image { repository: wanted.repository.clone(), layers: layers.collect(), source })
+    let layers = layers.collect();
+    let flaw = Class::sooner(found.flaw, ztocs.flaw);
+    Ok(Image { repository: wanted.repository.clone(), layers, flaw, source })
+}
+
+/// Has the places of all layers found that the node hasn't and that are ours: lazy or not, they will be read. Nobody waits
+/// for it, and it goes on when the image is resolved.
+fn find_places(source: &Arc<dyn ImageSource>, manifest: &Manifest, present: &dyn Present) {
+    let mut seen = HashSet::new();
+    let layers = manifest.layers.iter().filter(|layer| {
+        decide::foreign(&layer.media_type).is_none()
+            && seen.insert(&layer.digest)
+            && !present.has_any(&layer.digest)
+    });
+    let blobs: Vec<Digest> = layers.map(|layer| layer.digest.clone()).collect();
+    if !blobs.is_empty() {
+        let source = Arc::clone(source);
+        tokio::spawn(async move { source.find_places(&blobs).await });
+    }
 }
 
 async fn manifest(
@@ -224,28 +175,68 @@ async fn local(content: Option<&Content>, namespace: &str, digest: &Digest, limi
     }
 }
 
+/// What came of looking for the index.
+struct FoundIndex {
+    index: Option<spandrel_soci::find::Found>,
+    /// Why there is none, where that may change.
+    flaw: Option<Class>,
+}
+
 async fn index(
     source: &dyn ImageSource,
     options: &ImageOptions,
+    metrics: &Metrics,
     wanted: &Wanted<'_>,
     manifest: &[u8],
-) -> Result<Option<spandrel_soci::find::Found>, Failure> {
+) -> Result<FoundIndex, Failure> {
     let find = FindOptions { label: wanted.index.cloned(), v1: options.v1, v2: options.v2 };
-    Ok(find_in(source, wanted.manifest, manifest, &find).await?)
+    let found = find_in(source, wanted.manifest, manifest, &find).await.map_err(Failure::from);
+    match found {
+        Ok(Some(index)) => Ok(FoundIndex { index: Some(index), flaw: None }),
+        // Nothing refers to the image, which may change. What the manifest doesn't name it never will.
+        Ok(None) => Ok(FoundIndex { index: None, flaw: options.v1.then_some(Class::Absent) }),
+        Err(failure) if failure.is_passing() => Err(failure),
+        Err(failure) => {
+            let class = failure.class.name();
+            warn!(manifest = %wanted.manifest, class, error = failure.text, "the index can't be used: layers are filled in full");
+            metrics.error(if failure.class == Class::Absent { "index-absent" } else { "index-invalid" });
+            Ok(FoundIndex { index: None, flaw: Some(failure.class) })
+        }
+    }
 }
 
-/// The zTOCs that `listed` names, by layer. Those that can't be used are left out: their layers are filled in full.
+/// zTOCs of an image.
+struct FoundZtocs {
+    /// By layer; without bytes where the layer is there.
+    by_layer: HashMap<Digest, (Descriptor, Option<Bytes>)>,
+    /// Why some lack, where that may change.
+    flaw: Option<Class>,
+}
+
+/// The zTOCs that `found` names for layers of `manifest`. Those that can't be used are left out: their layers are filled in
+/// full.
 async fn ztocs(
     source: &dyn ImageSource,
+    options: &ImageOptions,
     metrics: &Metrics,
-    listed: impl Iterator<Item = &spandrel_soci::index::LayerZtoc>,
-) -> Result<HashMap<Digest, (Descriptor, Option<Bytes>)>, Failure> {
+    present: &dyn Present,
+    manifest: &Manifest,
+    found: Option<&spandrel_soci::find::Found>,
+) -> Result<FoundZtocs, Failure> {
+    let wants = |layer: &&spandrel_soci::index::LayerZtoc| {
+        manifest.layers.iter().any(|have| have.digest == layer.layer && have.size >= options.min_layer_size)
+    };
     // Two layers have two zTOCs: one that is named for both fits one of them at most. So each is fetched once.
     let (mut layers, mut digests, mut total) = (HashSet::new(), HashSet::new(), 0_u64);
-    let mut by_layer: Vec<(&Digest, &Descriptor)> = Vec::new();
-    for listed in listed {
+    let mut by_layer: HashMap<Digest, (Descriptor, Option<Bytes>)> = HashMap::new();
+    let mut wanted: Vec<(&Digest, &Descriptor)> = Vec::new();
+    for listed in found.into_iter().flat_map(|found| &found.index.layers).filter(wants) {
         let (layer, descriptor) = (&listed.layer, &listed.ztoc);
         if !layers.insert(layer) {
+            continue;
+        }
+        if present.has(layer, &descriptor.digest) {
+            by_layer.insert(layer.clone(), (descriptor.clone(), None));
             continue;
         }
         let sum = total.saturating_add(descriptor.size);
@@ -256,28 +247,32 @@ async fn ztocs(
             continue;
         }
         total = sum;
-        by_layer.push((layer, descriptor));
+        wanted.push((layer, descriptor));
     }
-    let fetches: Vec<_> = by_layer
+    let fetches: Vec<_> = wanted
         .into_iter()
         .map(|(layer, descriptor)| async move {
             match ztoc(source, descriptor).await {
-                Ok(bytes) => Ok(Some((layer.clone(), (descriptor.clone(), Some(bytes))))),
+                Ok(bytes) => Ok((layer, Ok((descriptor.clone(), Some(bytes))))),
                 Err(failure) if failure.is_passing() => Err(failure),
                 Err(failure) => {
-                    let reason = failure.reason();
-                    warn!(%layer, ztoc = %descriptor.digest, reason, error = failure.text, "a zTOC can't be used");
+                    let class = failure.class.name();
+                    warn!(%layer, ztoc = %descriptor.digest, class, error = failure.text, "a zTOC can't be used");
                     metrics.error("ztoc-invalid");
-                    Ok(None)
+                    Ok((layer, Err(failure.class)))
                 }
             }
         })
         .collect();
-    stream::iter(fetches)
-        .buffer_unordered(ZTOCS_AT_ONCE)
-        .try_filter_map(|found| async move { Ok(found) })
-        .try_collect()
-        .await
+    let mut flaw = None;
+    let mut fetches = stream::iter(fetches).buffer_unordered(ZTOCS_AT_ONCE);
+    while let Some((layer, got)) = fetches.try_next().await? {
+        match got {
+            Ok(ztoc) => drop(by_layer.insert(layer.clone(), ztoc)),
+            Err(class) => flaw = Class::sooner(flaw, Some(class)),
+        }
+    }
+    Ok(FoundZtocs { by_layer, flaw })
 }
 
 /// One zTOC, checked against its digest.

@@ -11,10 +11,25 @@ use spandrel_registry::{Digest, ErrorKind, FetchedManifest};
 use spandrel_soci::index::{INDEX_V1, IndexManifest, LayerZtoc, Version};
 use spandrel_soci::source::{BlobSource, BlobStream, ImageSource};
 
+use super::Present;
 use crate::layer::LayerRequest;
 
 /// Media type of a layer, gzip.
 pub(crate) const GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+
+/// A node that has no layer yet.
+#[derive(Debug)]
+pub(crate) struct Nothing;
+
+impl Present for Nothing {
+    fn has_any(&self, _: &Digest) -> bool {
+        false
+    }
+
+    fn has(&self, _: &Digest, _: &Digest) -> bool {
+        false
+    }
+}
 
 /// A layer as an image lists it.
 #[derive(Debug, Clone)]
@@ -46,6 +61,8 @@ struct State {
     /// What requests fail with, by their kind.
     failures: BTreeMap<&'static str, ErrorKind>,
     asked: Vec<String>,
+    /// Blobs whose places were to be found.
+    places: Vec<Digest>,
     /// Whether the registry takes requests and never answers.
     hangs: bool,
 }
@@ -150,9 +167,24 @@ impl MemoryImage {
         };
     }
 
+    /// What is called `digest`.
+    pub(crate) fn content(&self, digest: &Digest) -> Vec<u8> {
+        self.state().content[digest.as_str()].clone()
+    }
+
+    /// From now on just `index` refers to the image. What did so far.
+    pub(crate) fn refer(&self, index: Option<Digest>) -> Option<Digest> {
+        std::mem::replace(&mut self.state().referrers, index.into_iter().collect()).pop()
+    }
+
     /// What was asked for, in order.
     pub(crate) fn asked(&self) -> Vec<String> {
         self.state().asked.clone()
+    }
+
+    /// Blobs whose places were to be found, in order.
+    pub(crate) fn places(&self) -> Vec<Digest> {
+        self.state().places.clone()
     }
 
     /// What containerd asks for its layer at `position`.
@@ -220,6 +252,10 @@ impl ImageSource for MemoryImage {
 
     async fn blob(&self, digest: &Digest, _: u64) -> Result<Bytes, spandrel_soci::Error> {
         self.get("blob", digest.as_str())
+    }
+
+    async fn find_places(&self, blobs: &[Digest]) {
+        self.state().places.extend_from_slice(blobs);
     }
 }
 

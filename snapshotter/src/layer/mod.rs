@@ -2,7 +2,7 @@
 //! beside the service's tests.
 
 pub(crate) mod bitmap;
-mod files;
+pub(crate) mod files;
 mod fill;
 mod hash;
 mod lazy;

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use spandrel_registry::Digest;
 use spandrel_soci::source::{ImageSource, RegistrySource as ImageRegistry};
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::{debug, info, warn};
@@ -22,7 +23,8 @@ use super::{LayerKey, LayerRequest, Layers, Prepared, Ready, Report, Usage, file
 use crate::Error;
 use crate::fetch::{BlobSource, RegistrySource, Turns, blocking};
 use crate::image::{
-    Content, Image, ImageLayer, ImageOptions, ImageSources, Images, LayerZtoc, Plan, Unresolved, decide,
+    Content, Image, ImageLayer, ImageOptions, ImageSources, Images, KEPT_DIR, Kept, LayerZtoc, MAX_KEPT,
+    Plan, Present, Unresolved, decide,
 };
 use crate::mounter::is_mount_point;
 
@@ -73,7 +75,8 @@ impl LayerStore {
             memory: options.image_memory,
         };
         let content = parts.containerd.map(Content::new);
-        let images = Images::new(images, content, image_options, Arc::clone(&parts.metrics));
+        let kept = Kept::open(&options.root.join(KEPT_DIR), MAX_KEPT)?;
+        let images = Images::new(images, content, image_options, Arc::clone(&parts.metrics)).keeping(kept);
         let node = Node::new(options, parts.device, parts.mounter, parts.metrics, sources);
         Self::with(node, images)
     }
@@ -160,7 +163,7 @@ impl Inner {
             return Ok(Err(Unfit { reason: "ztoc-absent", what: "there is none".to_owned() }));
         };
         let digest = &ztoc.descriptor.digest;
-        let key = LayerKey(format!("{}.{}", layer.digest.hex(), digest.hex()));
+        let key = lazy_key(&layer.digest, digest);
         let _held = self.gate(&key).await;
         if let Some(found) = self.find(&key) {
             ztoc.forget_bytes();
@@ -304,6 +307,22 @@ impl Inner {
     }
 }
 
+/// Key of a lazy layer.
+fn lazy_key(layer: &Digest, ztoc: &Digest) -> LayerKey {
+    LayerKey(format!("{}.{}", layer.hex(), ztoc.hex()))
+}
+
+impl Present for Inner {
+    fn has_any(&self, layer: &Digest) -> bool {
+        self.layers().keys().any(|key| key.0.starts_with(layer.hex()))
+    }
+
+    fn has(&self, layer: &Digest, ztoc: &Digest) -> bool {
+        let layers = self.layers();
+        layers.contains_key(&LayerKey(layer.hex().to_owned())) || layers.contains_key(&lazy_key(layer, ztoc))
+    }
+}
+
 /// Whether a layer that is there serves an image that has it as `layer`.
 fn usable(found: Arc<Layer>, layer: &ImageLayer) -> TakenUp {
     let record = found.record();
@@ -328,10 +347,10 @@ fn empty(dir: &Path) -> Result<(), Error> {
 #[async_trait]
 impl Layers for LayerStore {
     async fn prepare(&self, request: &LayerRequest) -> Result<Prepared, Error> {
-        let image = match self.inner.images.resolve(request).await {
+        let image = match self.inner.images.resolve(request, &*self.inner).await {
             Ok(image) => image,
             Err(Unresolved::Ordinary(reason)) => return Ok(Prepared::Ordinary(reason)),
-            Err(Unresolved::Failed(error)) => return Err(error),
+            Err(Unresolved::Failed(_, error)) => return Err(error),
         };
         let position = match image.position(request) {
             Ok(position) => position,

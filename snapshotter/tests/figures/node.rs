@@ -1,13 +1,16 @@
 //! A node with one image on it: the registry, the daemon, and what containerd does with it from the first Prepare to the
 //! container's mount.
 
-use std::ffi::CString;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::fs::CWD;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, unmount,
+};
 use spandrel_fixtures::image::Image;
 use spandrel_fixtures::process::Process;
 use spandrel_fixtures::scripted::{ScriptedRegistry, Settings};
@@ -203,13 +206,28 @@ async fn wait_until(what: &str, so: impl AsyncFn() -> Result<(), String>) {
 struct Merged(PathBuf);
 
 impl Merged {
-    /// Mounts as containerd would.
+    /// Mounts as containerd would, but for the way that options take: mount(2) has a page for all of them, in which the lower
+    /// directories of a hundred layers have no room.
     fn mount(&self, what: &Mount) -> PathBuf {
         assert_eq!(what.r#type, "overlay", "{what:?}");
         std::fs::create_dir_all(&self.0).expect("a directory");
-        let options = CString::new(what.options.join(",")).expect("no zero in it");
-        let done = mount(&*what.source, &self.0, &*what.r#type, MountFlags::empty(), &*options);
-        done.unwrap_or_else(|error| panic!("mount {what:?}: {error}"));
+        let mounted = || -> rustix::io::Result<()> {
+            let context = fsopen(&*what.r#type, FsOpenFlags::FSOPEN_CLOEXEC)?;
+            for option in &what.options {
+                match option.split_once('=') {
+                    Some(("lowerdir", dirs)) => {
+                        dirs.split(':')
+                            .try_for_each(|dir| fsconfig_set_string(&context, "lowerdir+", dir))?;
+                    }
+                    Some((name, value)) => fsconfig_set_string(&context, name, value)?,
+                    None => fsconfig_set_flag(&context, &**option)?,
+                }
+            }
+            fsconfig_create(&context)?;
+            let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
+            move_mount(mount, "", CWD, &self.0, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        };
+        mounted().unwrap_or_else(|error| panic!("mount {what:?}: {error}"));
         self.0.clone()
     }
 }

@@ -116,3 +116,30 @@ async fn damaged_state_costs_its_layer_and_nothing_else() {
         assert!(contents(target.join(name)).await.expect("reads") == noise(1, len));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_asked_for_of_layers_that_are_there() {
+    let Some(dir) = disk() else { return };
+    let layers = [indexed(tar(&[("a", 100_000)]), 64 << 10), indexed(tar(&[("b", 100_001)]), 64 << 10)];
+    let (image, blobs) = image(&[(&layers[0], true), (&layers[1], true)], Version::V2);
+    let ztocs = layers.each_ref().map(|layer| format!("blob {}", Digest::sha256(&layer.ztoc_bytes)));
+    let asked = |ztoc: &String| image.asked().iter().filter(|asked| *asked == ztoc).count();
+    let key = {
+        let bench = Bench::new(dir.path(), Arc::clone(&image), &blobs);
+        let key = bench.prepare(&image, 0).await;
+        bench.prepare(&image, 1).await;
+        bench.store.shutdown().await;
+        key
+    };
+    assert_eq!(ztocs.each_ref().map(asked), [1, 1]);
+    let bench = Bench::new(dir.path(), Arc::clone(&image), &blobs);
+    bench.store.restore(std::slice::from_ref(&key)).await.expect("restores");
+    assert_eq!(bench.prepare(&image, 0).await, key);
+    assert_eq!(ztocs.each_ref().map(asked), [1, 2]);
+    // Their places neither: a task of its own has asked for the other's by and by.
+    let digests = layers.each_ref().map(|layer| Digest::sha256(&layer.blob));
+    while image.places().len() < 3 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(image.places(), [&digests[..], &digests[1..]].concat());
+}
