@@ -121,8 +121,10 @@ async fn images_of_a_host_share_connections_and_tokens() {
     let asked = server.asked();
     assert_eq!(asked.iter().filter(|asked| asked.header("authorization").is_none()).count(), 1 + 2);
     assert_eq!(server.count("/token"), 2, "one for each repository");
-    // One for what is small, one for blobs.
-    assert_eq!((server.connections(), storage.connections()), (2, 1));
+    // One for what is small, one for blobs; and the token is asked for in the moment that the refusal has come, when the first
+    // connection may not be free yet. Twelve requests and their nine redirects need no further one.
+    assert!(server.connections() <= 3, "{}", server.connections());
+    assert_eq!(storage.connections(), 1);
 }
 
 /// A proxy that notes what it is asked for, and connects to `upstream` whatever that was.
