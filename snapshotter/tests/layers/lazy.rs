@@ -11,7 +11,7 @@ use crate::bench::{Bench, content, disk, image, read, registry};
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_comes_with_few_requests_and_reads_as_it_is() {
     let Some(dir) = disk() else { return };
-    for (version, manifests) in [(Version::V1, 2), (Version::V2, 2)] {
+    for (version, manifests) in [(Version::V1, 3), (Version::V2, 2)] {
         let registry = registry();
         let image = image(&registry, version);
         let root = tempfile::tempdir_in(dir.path()).expect("a directory");
@@ -20,12 +20,11 @@ async fn an_image_comes_with_few_requests_and_reads_as_it_is() {
         for position in 0..3 {
             taken.push(bench.take_up(&registry, &image, position).await);
         }
-        // Image manifest and index; no HEAD; nothing of the lazy layer.
-        assert_eq!(
-            (registry.count(Kind::Manifest), registry.count(Kind::Head)),
-            (manifests, 0),
-            "{version:?}"
-        );
+        // Image manifest and index; no HEAD; nothing of the lazy layer. The tag that may list referrers is asked for, too, unless
+        // the API has answered before that request has a connection.
+        let seen = registry.count(Kind::Manifest);
+        assert!((2..=manifests).contains(&seen), "{version:?}: {seen}");
+        assert_eq!(registry.count(Kind::Head), 0);
         assert_eq!(registry.count(Kind::Referrers), usize::from(version == Version::V1));
         assert_eq!(registry.sent(&image.layers[0].digest), 0);
 
@@ -74,7 +73,9 @@ async fn a_registry_that_is_gone_fails_what_is_missing_after_the_time_limit_and_
     });
     let (_, target) = bench.take_up(&registry, &image, 0).await;
     registry.stop();
-    let error = read(target.join("data/large")).await.expect_err("nobody has it");
+    // Where the blob lies is known by now, and the storage is still there.
+    registry.expire_urls();
+    let error = read(target.join("data/large")).await.map(drop).expect_err("nobody has it");
     assert_eq!(error.raw_os_error(), Some(libc::EIO));
     registry.restart();
     let mut tries = 0;
