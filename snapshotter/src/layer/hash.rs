@@ -3,8 +3,8 @@
 use sha2::Digest as _;
 use spandrel_registry::Digest;
 
-/// A hash in progress.
-#[derive(Debug)]
+/// A hash in progress; a clone of it goes on by itself.
+#[derive(Debug, Clone)]
 pub(crate) enum Hasher {
     Sha256(sha2::Sha256),
     Sha512(sha2::Sha512),

@@ -8,6 +8,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::task::TaskTracker;
 
 use super::options::StoreOptions;
+use super::verify;
 use crate::device::Device;
 use crate::fetch::{BlobSource, Engine, Settings, Turns};
 use crate::metrics::Metrics;
@@ -38,6 +39,8 @@ pub(crate) struct Node {
     pub downloads: Semaphore,
     pub host_downloads: Turns,
     pub repository_downloads: Turns,
+    /// Turns of comparing complete layers with what their images say.
+    pub checks: Semaphore,
     /// Turns of decoding zTOCs, by their length in MiB.
     building: Semaphore,
     /// Work that goes on by itself.
@@ -76,6 +79,7 @@ impl Node {
             ),
             host_downloads: Turns::new(options.eager_downloads),
             repository_downloads: Turns::new((options.eager_downloads * 3).div_ceil(4)),
+            checks: Semaphore::new(verify::AT_ONCE),
             building: Semaphore::new(BUILD_UNITS as usize),
             tasks,
             options,

@@ -269,7 +269,7 @@ impl Layer {
                 // All of it is read again for that, and whoever has just started has use for disk and cores.
                 tokio::time::sleep(self.node.options.verify_delay).await;
                 let source = (self.node.sources)(&record.repository(), &record.digest);
-                verify::whole_stream(spans, &record, source).await
+                verify::whole_stream(spans, &record, source, &self.node.checks).await
             };
             let verdict = tokio::select! {
                 biased;

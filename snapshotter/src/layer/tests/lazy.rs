@@ -101,7 +101,10 @@ async fn the_complete_layer_is_compared_with_its_diff_id() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_check_of_a_complete_layer_outlasts_a_registry_that_is_away() {
     let Some(dir) = disk() else { return };
-    let layer = layer();
+    // What lies behind the archive has to be looked at.
+    let mut tar = layer().tar;
+    tar.extend_from_slice(&noise(7, 700));
+    let layer = indexed(tar, 64 << 10);
     let (image, blobs) = image(&[(&layer, true)], Version::V2);
     let bench = Bench::new(dir.path(), Arc::clone(&image), &blobs);
     let key = bench.prepare(&image, 0).await;
