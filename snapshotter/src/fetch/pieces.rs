@@ -111,7 +111,9 @@ async fn fetch(
             (tries, backoff) = (0, MIN_BACKOFF);
         }
         tries += 1;
-        if tries >= PIECE_TRIES || matches!(error.cause, Cause::Absent | Cause::Unsupported) {
+        // The client has asked for new credentials itself.
+        let lasting = matches!(error.cause, Cause::Absent | Cause::Refused | Cause::Unsupported);
+        if lasting || tries >= PIECE_TRIES {
             return Err(error);
         }
         debug!(%error, ?rest, ?backoff, "a piece of a blob is asked for again");
@@ -223,6 +225,7 @@ mod tests {
     async fn what_cannot_be_had_ends_in_time() {
         for (fault, tries) in [
             (Fault::Fail(Cause::Absent), 1),
+            (Fault::Fail(Cause::Refused), 1),
             (Fault::Fail(Cause::Unreachable), PIECE_TRIES as usize),
             (Fault::Break(1000), PIECE_TRIES as usize),
         ] {

@@ -32,6 +32,10 @@ const STREAM_NEW: &str = "stream.new";
 /// How much of the stream is written at a time, in bytes: long enough that the system calls cost nothing.
 const WRITE_LEN: usize = 512 << 10;
 
+/// How much of it is written before the disk is told to begin, in bytes: long runs, and while they are written the next ones
+/// are inflated. All of it must be on the disk before the layer counts as filled.
+const SYNC_LEN: u64 = 8 << 20;
+
 /// Buffers of that length that wait to be written: enough that neither thread waits for the other at each one. With those in hand
 /// a layer has 3 MiB.
 const BUFFERS: usize = 4;
@@ -223,7 +227,7 @@ fn keep(
 ) -> Result<Poured, Error> {
     let mut hasher = Hasher::like(&record.diff_id);
     let mut walk = Ok(TarWalk::new(TarRules::Fill));
-    let mut len = 0;
+    let (mut len, mut begun) = (0, 0);
     for (buffer, filled) in inflated {
         let bytes = &buffer[..filled];
         hasher.update(bytes);
@@ -231,6 +235,10 @@ fn keep(
         walk = walk.and_then(|mut walk| walk.push(bytes).map(|()| walk));
         stream.write(len, bytes).map_err(|e| files::failed("write", path, &e))?;
         len += filled as u64;
+        if len - begun >= SYNC_LEN {
+            stream.begin_sync(begun..len);
+            begun = len;
+        }
         if len > MAX_STREAM_LEN {
             let name = format!("layer {} of {}", record.digest, record.repository());
             return Err(Error::Corrupt(format!("{name}: its tar has over {MAX_STREAM_LEN} bytes")));
@@ -319,3 +327,7 @@ fn finish(
     record.stage = Stage::Unpacked;
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "fill_tests.rs"]
+mod tests;

@@ -1,10 +1,12 @@
 //! What all layers of the node share.
 
 use std::fmt;
+use std::future::ready;
 use std::sync::Arc;
 
+use futures_util::future::{BoxFuture, FutureExt as _};
 use spandrel_registry::{Digest, Repository};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio_util::task::TaskTracker;
 
 use super::options::StoreOptions;
@@ -16,6 +18,9 @@ use crate::mounter::Mounter;
 
 /// Where a layer's blob is read from; tests put doubles in its place.
 pub(crate) type Sources = Arc<dyn Fn(&Repository, &Digest) -> Arc<dyn BlobSource> + Send + Sync>;
+
+/// A place in the queue for the downloads of a repository, which was taken when this was made; dropped, it is given up.
+pub(super) type Place = BoxFuture<'static, Result<OwnedSemaphorePermit, AcquireError>>;
 
 /// Hosts that may have all their downloads under way at a time: a node's images are from fewer, and one that is slow then
 /// holds up its own images only.
@@ -88,6 +93,17 @@ impl Node {
             metrics,
             sources,
         })
+    }
+
+    /// Queues for a download of `repository`: before all who come later, whoever of them is the first to be ready.
+    pub(super) fn queue(&self, repository: &Repository) -> Place {
+        let turns = self.repository_downloads.of(&repository.to_string());
+        let mut place = turns.acquire_owned().boxed();
+        // It queues when it is polled first.
+        match (&mut place).now_or_never() {
+            Some(turn) => ready(turn).boxed(),
+            None => place,
+        }
     }
 
     /// Waits for the turn to decode a zTOC of `len` bytes; a very long one has it alone.

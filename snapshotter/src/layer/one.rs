@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::lazy::{LazyBacking, STREAM, TABLE, WholeBacking};
-use super::node::Node;
+use super::node::{Node, Place};
 use super::record::{Record, Stage};
 use super::stream::Stream;
 use super::{LayerKey, Ready, Report, Usage, files, fill, lazy, parents, table, unpack, verify};
@@ -132,8 +132,9 @@ impl Layer {
         self.claimed.load(Ordering::Acquire) || !lock(&self.targets).is_empty()
     }
 
-    /// Begins to fill a layer that is to be filled in full, unless that is under way or done.
-    pub(super) fn begin(self: &Arc<Self>) -> Option<FillState> {
+    /// Begins to fill a layer that is to be filled in full, unless that is under way or done; at `place` in the queue, or at
+    /// its end.
+    pub(super) fn begin(self: &Arc<Self>, place: Option<Place>) -> Option<FillState> {
         let mut fill = lock(&self.fill);
         if lock(&self.record).stage != Stage::Filling {
             return None;
@@ -146,8 +147,9 @@ impl Layer {
         let (sender, state) = watch::channel(None);
         *fill = Some(state.clone());
         let this = Arc::clone(self);
+        let place = place.unwrap_or_else(|| self.node.queue(&self.record().repository()));
         self.node.tasks.spawn(async move {
-            let result = this.fill().await;
+            let result = this.fill(place).await;
             if let Err(error) = &result {
                 warn!(layer = this.key.0, %error, "the layer could not be filled");
             }
@@ -159,12 +161,11 @@ impl Layer {
         Some(state)
     }
 
-    async fn fill(&self) -> Result<Record, Error> {
+    async fn fill(&self, place: Place) -> Result<Record, Error> {
         let stopped = || Error::Unavailable(format!("layer {}: the download was stopped", self.key.0));
         let record = self.record();
         let turns = async {
-            let repository = self.node.repository_downloads.of(&record.repository().to_string());
-            let repository = repository.acquire_owned().await?;
+            let repository = place.await?;
             let host = self.node.host_downloads.of(&record.host).acquire_owned().await?;
             Ok::<_, tokio::sync::AcquireError>((repository, host, self.node.downloads.acquire().await?))
         };
@@ -197,7 +198,7 @@ impl Layer {
     /// # Errors
     /// Why it couldn't be filled; the next call tries again.
     pub(super) async fn ready(self: &Arc<Self>) -> Result<Ready, Error> {
-        if let Some(mut state) = self.begin() {
+        if let Some(mut state) = self.begin(None) {
             match state.wait_for(Option::is_some).await {
                 Ok(result) => result.clone().unwrap_or(Ok(()))?,
                 Err(_) => return Err(Error::Internal(format!("layer {}: its fill vanished", self.key.0))),

@@ -15,7 +15,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tracing::{debug, info, warn};
 
 use super::lazy::{self, Unfit};
-use super::node::{Node, Sources};
+use super::node::{Node, Place, Sources};
 use super::one::Layer;
 pub use super::options::{Parts, StoreOptions};
 use super::record::{Record, Stage};
@@ -127,8 +127,17 @@ impl Inner {
         self.gates.of(&key.0).acquire_owned().await.expect("this semaphore is never closed")
     }
 
-    /// Makes the layer at `position` of `image` one of ours, unless it is. It may still have to be filled.
-    async fn take_up(&self, image: &Image, position: usize) -> Result<TakenUp, Error> {
+    /// Queues for the download of the layer at `position` of `image`, if that will probably be needed.
+    fn queue(&self, image: &Image, position: usize) -> Option<Place> {
+        let layer = &image.layers[position];
+        let eager = decide(layer, self.node.options.min_layer_size) == Plan::Eager;
+        let here = || self.find(&LayerKey(layer.digest.hex().to_owned())).is_some();
+        (eager && !here()).then(|| self.node.queue(&image.repository))
+    }
+
+    /// Makes the layer at `position` of `image` one of ours, unless it is. It may still have to be filled, for which it has a
+    /// `place` in the queue.
+    async fn take_up(&self, image: &Image, position: usize, place: Option<Place>) -> Result<TakenUp, Error> {
         let layer = &image.layers[position];
         let whole = LayerKey(layer.digest.hex().to_owned());
         // Complete and checked, it serves every image, whatever their indexes say.
@@ -154,7 +163,7 @@ impl Inner {
         if let Plan::Ordinary(reason) = decide(layer, self.node.options.min_layer_size) {
             return Ok(Err(reason));
         }
-        self.take_up_eager(image, layer, whole).await
+        self.take_up_eager(image, layer, whole, place).await
     }
 
     /// A layer with a zTOC. [`Unfit`] when that can't be used.
@@ -197,6 +206,7 @@ impl Inner {
         image: &Image,
         layer: &ImageLayer,
         key: LayerKey,
+        place: Option<Place>,
     ) -> Result<TakenUp, Error> {
         let _held = self.gate(&key).await;
         if let Some(found) = self.find(&key) {
@@ -210,7 +220,7 @@ impl Inner {
         })
         .await?;
         let layer = self.insert(key, dir, record);
-        layer.begin();
+        layer.begin(place);
         Ok(Ok(layer))
     }
 
@@ -221,12 +231,12 @@ impl Inner {
     }
 
     /// Takes up the layers above `position` too: containerd asks for them next, one after the other, and they shall not be
-    /// downloaded so. Those that it never asks for go again.
+    /// downloaded so, but begun in this order: the lower ones are the longer ones, and are waited for first. Those that it never asks for go again.
     fn take_up_ahead(self: &Arc<Self>, image: &Arc<Image>, position: usize) {
         for next in position + 1..image.layers.len() {
-            let (this, image) = (Arc::clone(self), Arc::clone(image));
+            let (this, image, place) = (Arc::clone(self), Arc::clone(image), self.queue(image, next));
             self.node.tasks.spawn(async move {
-                match this.take_up(&image, next).await {
+                match this.take_up(&image, next, place).await {
                     Ok(Ok(layer)) => this.remove_unclaimed_later(&layer),
                     Ok(Err(_)) => {}
                     // Its own Prepare says so.
@@ -356,8 +366,9 @@ impl Layers for LayerStore {
             Ok(position) => position,
             Err(reason) => return Ok(Prepared::Ordinary(reason)),
         };
+        let place = self.inner.queue(&image, position);
         self.inner.take_up_ahead(&image, position);
-        match self.inner.take_up(&image, position).await? {
+        match self.inner.take_up(&image, position, place).await? {
             Ok(layer) => {
                 layer.claim();
                 Ok(Prepared::Remote(layer.key().clone()))

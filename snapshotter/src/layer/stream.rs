@@ -3,8 +3,12 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::num::NonZeroU64;
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+
+use rustix::fs::Advice;
 
 /// The file is padded to whole pages: EROFS reads its device by pages.
 pub(crate) const PAGE: u64 = 4096;
@@ -63,6 +67,16 @@ impl Stream {
     /// Writes bytes at `offset`.
     pub(crate) fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.file.write_all_at(bytes, offset)
+    }
+
+    /// Lets the disk begin with what was written in `range`, without waiting for it: so that little is left for
+    /// [`Stream::sync`].
+    pub(crate) fn begin_sync(&self, range: Range<u64>) {
+        // Besides, pages that are on the disk already are dropped. That nothing is begun costs time and nothing else.
+        let len = NonZeroU64::new(range.end.saturating_sub(range.start));
+        if len.is_some() {
+            rustix::fs::fadvise(&self.file, range.start, len, Advice::DontNeed).ok();
+        }
     }
 
     /// Makes the file `len` bytes long, padded.

@@ -81,6 +81,28 @@ async fn all_layers_are_downloaded_at_the_first_prepare_and_prepare_waits_for_no
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_lowest_layer_is_downloaded_first() {
+    let Some(dir) = disk() else { return };
+    let names = ["a", "b", "c", "d", "e", "f"];
+    let layers: Vec<TestLayer> = names.iter().map(|name| indexed(tar(&[(name, 10_000)]), 64 << 10)).collect();
+    let listed: Vec<_> = layers.iter().map(|layer| (layer, false)).collect();
+    let (image, blobs) = image(&listed, Version::V2);
+    let bench = Bench::with(dir.path(), Arc::clone(&image), &blobs, |options| options.eager_downloads = 1);
+    let gate = Arc::new(Semaphore::new(0));
+    for layer in &layers {
+        bench.blob(layer).always(Fault::Hold(Arc::clone(&gate)));
+    }
+    bench.prepare(&image, 0).await;
+    for (index, layer) in layers.iter().enumerate() {
+        bench.blob(layer).requested(1).await;
+        for above in &layers[index + 1..] {
+            assert!(bench.blob(above).requests().is_empty(), "{index}");
+        }
+        gate.add_permits(1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_the_layer_is_refused_and_a_failed_fill_is_tried_again() {
     let Some(dir) = disk() else { return };
     let layer = layer();
