@@ -119,7 +119,7 @@ impl Reading {
     }
 
     /// What the tar holds, if it has the digest `diff_id` with some zeros behind it.
-    fn with_zeros(self, diff_id: &Digest) -> Result<Result<Toc, TarError>, Self> {
+    fn with_zeros(self, diff_id: &Digest) -> Result<Result<Toc, TarError>, Box<Self>> {
         let zeros = [0; TAR_BLOCK];
         let mut hasher = self.hasher.clone();
         // The first of them end a block that was begun.
@@ -136,7 +136,7 @@ impl Reading {
             hasher.update(&zeros[..next]);
             (len, next) = (len + next, TAR_BLOCK);
         }
-        Err(self)
+        Err(Box::new(self))
     }
 
     /// Its digest with `tail` behind it, and what it holds.
