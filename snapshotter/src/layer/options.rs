@@ -80,7 +80,7 @@ impl StoreOptions {
             unclaimed_patience: Duration::from_secs(30 * 60),
             // containerd's lock is held meanwhile: its other calls wait. Manifest, index and zTOCs take a second or two.
             resolve_timeout: Duration::from_secs(20),
-            // Longer than a deployment's pods take to start; an index that is pushed later is seen after this time.
+            // Longer than a deployment's pods take to start. That something is missing or wrong is believed for a shorter time.
             image_memory: Duration::from_secs(10 * 60),
         }
     }
