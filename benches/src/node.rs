@@ -11,6 +11,7 @@ use spandrel_fixtures::cri::Cri;
 use spandrel_fixtures::peers::{self, Containerd};
 
 use crate::depot::PAUSE;
+use crate::say;
 use crate::system::Daemon;
 use crate::usage::{self, Usage};
 
@@ -119,8 +120,16 @@ impl Node {
         dirs.map(|dir| allocated(&dir)).sum()
     }
 
-    /// The snapshotter's or containerd's last words, for a message.
-    pub fn tail(&self) -> String {
+    /// Names what went wrong with this node, and shows the snapshotter's or containerd's last words to whoever looks on: they have
+    /// paths of the machine, and results don't need them.
+    ///
+    /// # Errors
+    /// The one in `result`.
+    pub fn told<T>(&self, result: Result<T>, what: &str) -> Result<T> {
+        result.inspect_err(|_| say(&self.tail())).with_context(|| what.to_owned())
+    }
+
+    fn tail(&self) -> String {
         match &self.snapshotter {
             Snapshotter::Spandrel(daemon) => daemon.process.tail(),
             Snapshotter::Soci(soci) => soci.tail(),

@@ -53,12 +53,12 @@ pub struct Asked<'a> {
 /// Measures a start on this fresh node.
 ///
 /// # Errors
-/// When the image can't be pulled, was pulled in full although it is to be lazy, or the program doesn't say that it is ready: with
-/// the snapshotter's last words.
+/// When the image can't be pulled, was pulled in full although it is to be lazy, or the program doesn't say that it is ready;
+/// the snapshotter's last words are shown.
 pub async fn measure(node: &Node, asked: Asked<'_>) -> Result<Start> {
     let mut cri = node.cri().await?;
     let measured = measure_with(&mut cri, node, asked).await;
-    measured.with_context(|| format!("{}\n{}", asked.workload.name, node.tail()))
+    node.told(measured, &asked.workload.name)
 }
 
 async fn measure_with(cri: &mut Cri, node: &Node, asked: Asked<'_>) -> Result<Start> {

@@ -64,7 +64,7 @@ impl Station {
             cri.pull(&spec.image).await.context("PullImage")?;
             cri.start_as(&spec).await.context("the container's start")
         };
-        let container = start.await.with_context(|| node.tail())?;
+        let container = node.told(start.await, "the container doesn't start")?;
         let mut keep = depot.files(prepared);
         keep.extend(programs(&node));
         // A system that isn't lazy has all bytes when the pull has returned.
@@ -95,7 +95,7 @@ impl Station {
         }
         self.last = Some(test.name.clone());
         let measured = self.observe(test).await;
-        measured.with_context(|| format!("{}\n{}", test.name, self.node.tail()))
+        self.node.told(measured, &test.name)
     }
 
     /// Brings all bytes of the image onto the node's disk, once.

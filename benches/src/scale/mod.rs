@@ -68,11 +68,11 @@ impl Session {
     /// Answers a question that is asked of a node with `before` images; `None` when interrupted.
     ///
     /// # Errors
-    /// When images can't be pulled or containers started: with the snapshotter's last words.
+    /// When images can't be pulled or containers started; the snapshotter's last words are shown.
     pub fn answer(&mut self, question: Question, before: usize) -> Result<Option<Found>> {
         let answer = self.runtime.block_on(interrupt::or(self.filling.answer(question, before)));
         let answer = answer.transpose();
-        answer.with_context(|| format!("{question}\n{}", self.filling.node.tail()))
+        self.filling.node.told(answer, &question.to_string())
     }
 }
 

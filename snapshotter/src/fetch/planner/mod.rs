@@ -579,8 +579,8 @@ impl Planner {
     }
 
     /// How long a request to the host waits for its first byte before it is sent a second time; `None` when that isn't
-    /// known, or was done too often. Counted as done.
-    pub fn hedge_after(&mut self, id: LayerId) -> Option<Duration> {
+    /// known, or was done too often. [`Planner::hedged`] counts it.
+    pub fn hedge_after(&self, id: LayerId) -> Option<Duration> {
         let layer = self.layers.get(&id)?;
         self.hosts.get(&layer.host)?.hedge_after()
     }
