@@ -49,6 +49,20 @@ impl Drop for Memory {
     }
 }
 
+/// A layer that is being filled in full, until this is dropped: the background keeps out of its way.
+#[derive(Debug)]
+pub(super) struct Filling {
+    engine: Arc<Engine>,
+    host: String,
+}
+
+impl Drop for Filling {
+    fn drop(&mut self) {
+        self.engine.plan().filling(&self.host, false);
+        self.engine.pump();
+    }
+}
+
 /// Somebody who waits for memory.
 #[derive(Debug)]
 struct Waiting {
@@ -152,6 +166,12 @@ impl Engine {
         let now = self.now();
         self.plan().background_of(id, on, now);
         self.pump();
+    }
+
+    /// A layer of `host` is being filled in full from now on.
+    pub(super) fn filling(self: &Arc<Self>, host: &str) -> Filling {
+        self.plan().filling(host, true);
+        Filling { engine: Arc::clone(self), host: host.to_owned() }
     }
 
     /// A reader, who is at span `at` of the layer, wants spans that are `missing`, and some that are on their way.

@@ -63,6 +63,11 @@ pub(super) const MAX_WINDOW: u32 = 16;
 /// thinks between two reads of its start.
 pub(super) const QUIET: Duration = Duration::from_millis(500);
 
+/// How long after a mount the background waits for a first reader: until then the image may still be on its way, and what it
+/// lacks is worth more than what nobody reads yet. Longer than containerd needs for the other layers of an image that are
+/// small, and from the last of them to the container's start.
+pub(super) const PULL_PATIENCE: Duration = Duration::from_secs(2);
+
 /// First bytes that must have been seen before one counts as late.
 pub(super) const HEDGE_SAMPLES: usize = 20;
 

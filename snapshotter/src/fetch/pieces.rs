@@ -35,6 +35,7 @@ pub(crate) async fn download(
     size: u64,
     taker: mpsc::Sender<Piece>,
 ) -> Result<(), SourceError> {
+    let _filling = engine.filling(source.host());
     // In tasks of their own: they go on while a piece waits to be taken.
     let (sender, mut under_way) = mpsc::channel(PIECES_AT_ONCE - 1);
     let ask = async {

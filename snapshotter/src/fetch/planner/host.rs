@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Class, End};
 use crate::fetch::limits::{
     FIRST_REQUESTS, HEDGE_FACTOR, HEDGE_SAMPLES, HEDGE_SHARE, MAX_BACKOFF, MAX_REQUEST_LEN, MAX_WINDOW,
-    MEASURE_TIME, MIN_BACKOFF, MIN_HEDGE, MIN_REQUEST_LEN, MIN_REQUESTS, REQUEST_ROUND_TRIPS, RESERVED_SHARE,
+    MEASURE_TIME, MIN_BACKOFF, MIN_HEDGE, MIN_REQUEST_LEN, MIN_REQUESTS, PULL_PATIENCE, REQUEST_ROUND_TRIPS, RESERVED_SHARE,
     USUAL_BANDWIDTH, USUAL_ROUND_TRIP,
 };
 
@@ -50,6 +50,10 @@ pub(super) struct Host {
     pub hedges: u64,
     /// When somebody last waited for it.
     pub last_demand: Option<Duration>,
+    /// When a layer of it was last mounted, until somebody reads one.
+    pub unread_since: Option<Duration>,
+    /// Layers of it that are being filled in full.
+    pub fills: usize,
     requests: u64,
     running: usize,
     /// Of them, those that somebody waits for.
@@ -84,6 +88,8 @@ impl Default for Host {
             received: 0,
             hedges: 0,
             last_demand: None,
+            unread_since: None,
+            fills: 0,
             requests: 0,
             running: 0,
             demand: 0,
@@ -104,7 +110,7 @@ impl Default for Host {
 impl Host {
     /// Whether it need not be remembered.
     pub(super) fn is_idle(&self) -> bool {
-        self.layers == 0 && self.memory == 0 && self.running == 0
+        self.layers == 0 && self.memory == 0 && self.running == 0 && self.fills == 0
     }
 
     /// Until when it is not to be asked for something of this class; `None` when it may be asked.
@@ -121,6 +127,15 @@ impl Host {
             // Some turns are left to demand, which may come at any time.
             _ => self.running - self.demand < self.limit.min(most - most / RESERVED_SHARE).max(1),
         }
+    }
+
+    /// From when on the background may go on, where it is to keep away from readers for `quiet`; `None` while it may not.
+    pub(super) fn background_from(&self, quiet: Duration) -> Option<Duration> {
+        if self.fills > 0 {
+            return None;
+        }
+        let quiet_from = self.last_demand.map_or(Duration::ZERO, |at| at + quiet);
+        Some(self.unread_since.map_or(quiet_from, |at| quiet_from.max(at + PULL_PATIENCE)))
     }
 
     /// Whether bytes are coming that somebody waits for.

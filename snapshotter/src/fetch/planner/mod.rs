@@ -216,14 +216,39 @@ impl Planner {
     pub fn background_of(&mut self, id: LayerId, on: bool, now: Duration) {
         let Some(layer) = self.layers.get_mut(&id) else { return };
         layer.background = on;
-        // Whoever mounts it is about to read it.
+        // Whoever mounts it is about to read it, and may still be pulling what else the image has.
         if on && let Some(host) = self.hosts.get_mut(&layer.host) {
-            host.last_demand = Some(now);
+            (host.last_demand, host.unread_since) = (Some(now), Some(now));
+        }
+    }
+
+    /// A layer of `host` is being filled in full, or isn't any more: somebody waits for it before anything is read.
+    pub fn filling(&mut self, host: &str, begun: bool) {
+        if begun {
+            match self.hosts.get_mut(host) {
+                Some(host) => host.fills += 1,
+                None => self.hosts.entry(host.into()).or_default().fills += 1,
+            }
+        } else if let Some(found) = self.hosts.get_mut(host) {
+            found.fills = found.fills.saturating_sub(1);
+            if found.is_idle() {
+                self.hosts.remove(host);
+            }
+        }
+    }
+
+    /// Somebody reads a layer: its image is no longer being pulled.
+    fn is_read(&mut self, id: LayerId) {
+        if let Some(host) = self.layers.get(&id).and_then(|layer| self.hosts.get_mut(&layer.host)) {
+            host.unread_since = None;
         }
     }
 
     /// Span `span` is wanted: it is missing, or is to be fetched once more.
     pub fn want(&mut self, id: LayerId, span: u32, class: Class) {
+        if class == Class::Demand {
+            self.is_read(id);
+        }
         let Some(layer) = self.layers.get_mut(&id) else { return };
         match layer.state(span) {
             None => {}
@@ -281,6 +306,7 @@ impl Planner {
     /// A reader is at span `span` of the layer: what it will want next is read ahead, and what is fetched in the
     /// background goes on from there.
     pub fn touched(&mut self, id: LayerId, span: u32, now: Duration) {
+        self.is_read(id);
         let touch = self.count();
         let Some(layer) = self.layers.get_mut(&id) else { return };
         let window = self.hosts.get(&layer.host).map_or(0, |host| host.window(layer.mean_len()));
@@ -452,10 +478,14 @@ impl Planner {
         // Those that are being read first, the last one of them first; then in the order of their mounts.
         layers.sort_by_key(|(id, layer, _)| (std::cmp::Reverse(layer.last_touch), **id));
         for (id, layer, host) in layers {
-            let from = host.last_demand.map_or(Duration::ZERO, |at| at + quiet);
-            if now < from {
-                wake.at(from);
-                continue;
+            match host.background_from(quiet) {
+                Some(from) if now >= from => {}
+                Some(from) => {
+                    wake.at(from);
+                    continue;
+                }
+                // The planner is asked again when the fill has ended.
+                None => continue,
             }
             if !self.has_turn(host, Class::Background, now, wake) {
                 continue;

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use spandrel_ztoc::{Checkpoint, Compression, Sha256Digest, Ztoc};
 
 use super::*;
+use crate::fetch::limits::PULL_PATIENCE;
 
 const MIB: u64 = 1 << 20;
 
@@ -82,11 +83,12 @@ fn who_waits_goes_first_and_takes_over_what_is_on_its_way() {
     let mut planner = Planner::new(rules(Background::Stream));
     let layer = planner.add("host", table(100), |_| false);
     planner.background_of(layer, true, ms(0));
-    let background = sends(&mut planner, ms(0));
+    let now = PULL_PATIENCE;
+    let background = sends(&mut planner, now);
     assert!(!background.is_empty() && background.iter().all(|order| order.class == Class::Background));
     // Something else: a new request at once, though the background has all turns that it gets.
     planner.want(layer, 90, Class::Demand);
-    let demand = sends(&mut planner, ms(1));
+    let demand = sends(&mut planner, now + ms(1));
     assert_eq!((demand.len(), demand[0].class, demand[0].spans.clone()), (1, Class::Demand, 90..91));
     // What the background is fetching: no new request, but it doesn't give way any more.
     for order in background.iter().chain(&demand) {
@@ -95,13 +97,13 @@ fn who_waits_goes_first_and_takes_over_what_is_on_its_way() {
     assert!(!planner.may_receive(background[0].id));
     let span = background[0].spans.start;
     planner.want(layer, span, Class::Demand);
-    let others = sends(&mut planner, ms(2));
+    let others = sends(&mut planner, now + ms(2));
     assert!(others.iter().all(|order| order.class == Class::Background), "{others:?}");
     assert!(planner.may_receive(background[0].id));
     // When that span has come, the rest of the request is background again.
-    planner.landed(background[0].id, span, ms(3));
+    planner.landed(background[0].id, span, now + ms(3));
     assert!(!planner.may_receive(background[0].id));
-    planner.landed(demand[0].id, 90, ms(3));
+    planner.landed(demand[0].id, 90, now + ms(3));
     assert!(planner.may_receive(background[0].id), "nobody waits any more");
 }
 
@@ -131,13 +133,42 @@ fn the_background_goes_on_where_readers_are_and_only_when_it_may() {
 }
 
 #[test]
+fn the_background_waits_until_the_image_is_pulled() {
+    let mut planner = Planner::new(rules(Background::Stream));
+    let (one, two) = (planner.add("host", table(50), |_| false), planner.add("host", table(50), |_| false));
+    planner.background_of(one, true, ms(0));
+    assert_eq!(planner.next(ms(0)), Next::Wait(Some(PULL_PATIENCE)), "nobody reads yet");
+    planner.background_of(two, true, ms(900));
+    assert_eq!(planner.next(ms(900)), Next::Wait(Some(ms(900) + PULL_PATIENCE)), "there are more layers");
+    planner.filling("host", true);
+    let long = ms(900) + PULL_PATIENCE;
+    assert_eq!(planner.next(long), Next::Wait(None), "one is filled in full");
+    planner.filling("host", false);
+    assert!(!sends(&mut planner, long).is_empty(), "that image may never be read");
+    // A reader says that the pull is over.
+    let mut planner = Planner::new(rules(Background::Stream));
+    let layer = planner.add("host", table(50), |span| span == 0);
+    planner.background_of(layer, true, ms(0));
+    planner.touched(layer, 0, ms(5));
+    assert!(sends(&mut planner, ms(5)).iter().any(|order| order.class == Class::Background));
+    // A fill keeps its host, and nothing stays of it.
+    let mut planner = Planner::new(rules(Background::Stream));
+    planner.filling("host", true);
+    assert!(planner.take("host", MIB));
+    planner.release("host", MIB);
+    assert!(planner.hosts.contains_key("host"));
+    planner.filling("host", false);
+    assert!(planner.hosts.is_empty());
+}
+
+#[test]
 fn the_background_takes_no_more_than_it_is_given() {
     let rules = Rules { background_rate: Some(10 * MIB), ..rules(Background::Stream) };
     let mut planner = Planner::new(rules);
     let layer = planner.add("host", table(400), |_| false);
     planner.background_of(layer, true, ms(0));
-    let (mut now, mut bytes) = (ms(0), 0);
-    while now < ms(10_000) {
+    let (mut now, mut bytes) = (PULL_PATIENCE, 0);
+    while now < PULL_PATIENCE + ms(10_000) {
         for order in sends(&mut planner, now) {
             bytes += MIB * order.spans.len() as u64;
             answer(&mut planner, &order, now);
@@ -199,16 +230,17 @@ fn what_fails_rests_and_comes_back() {
     let mut planner = Planner::new(rules(Background::Stream));
     let layer = planner.add("host", table(4), |_| false);
     planner.background_of(layer, true, ms(0));
-    let orders = sends(&mut planner, ms(0));
+    let now = PULL_PATIENCE;
+    let orders = sends(&mut planner, now);
     let all: usize = orders.iter().map(|order| order.spans.len()).sum();
     assert_eq!(all, 4);
     for order in &orders {
-        planner.ended(order.id, End::Failed, 0, ms(0), ms(5));
+        planner.ended(order.id, End::Failed, 0, ms(0), now + ms(5));
         planner.release("host", order.memory.iter().sum());
     }
-    let Next::Wait(Some(at)) = planner.next(ms(5)) else { panic!("it rests") };
+    let Next::Wait(Some(at)) = planner.next(now + ms(5)) else { panic!("it rests") };
     planner.want(layer, 1, Class::Demand);
-    assert_eq!(sends(&mut planner, ms(6)).len(), 1, "for who waits it is tried at once");
+    assert_eq!(sends(&mut planner, now + ms(6)).len(), 1, "for who waits it is tried at once");
     assert!(!sends(&mut planner, at).is_empty());
     planner.forget(layer);
     planner.remove(layer);
