@@ -14,6 +14,7 @@ pub mod logs;
 pub mod metrics;
 pub mod mounter;
 pub mod node;
+mod open_files;
 pub mod probe;
 pub mod root;
 pub mod service;

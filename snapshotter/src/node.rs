@@ -13,6 +13,7 @@ use crate::device::{Device, DeviceOptions};
 use crate::layer::{LayerStore, Parts, StoreOptions};
 use crate::metrics::Metrics;
 use crate::mounter::{Helper, Mounter};
+use crate::open_files;
 use crate::probe;
 use crate::root::Root;
 
@@ -44,6 +45,7 @@ impl Node {
     /// # Errors
     /// When the kernel can't do it, or a part can't be set up.
     pub async fn start(root: Root, config: &Config) -> Result<Self, Error> {
+        open_files::raise_limit();
         let client = client(config)?;
         let metrics = Metrics::new();
         let mut helper = Helper::default();

@@ -13,7 +13,7 @@ use spandrel_benches::{clock, interrupt, program, say};
 
 /// Points of a curve, up to the images of a node that runs something of everything.
 const DEFAULTS: Defaults<'_> = Defaults {
-    workloads: &["images:1", "images:50", "images:100", "images:200", "starts:16", "restart"],
+    workloads: &["images:0", "images:1", "images:50", "images:100", "images:200", "starts:16", "restart"],
     systems: &["spandrel", "spandrel-mounted", "overlayfs"],
     networks: &["local"],
     repeats: 1,
@@ -82,7 +82,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
                 if left.is_empty() {
                     continue;
                 }
-                let mut session = program::guarded(|| Session::start(kind, &network, most));
+                let mut session = program::guarded(|| Session::start(kind, &network));
                 for &question in left {
                     if interrupt::told() {
                         return Ok(false);

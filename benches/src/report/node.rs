@@ -17,8 +17,9 @@ pub fn write(page: &mut Page, run: &Run<Value>) {
     page.prose(
         "*images:N*: a node with so many images pulled. *starts:N*: so many containers started at once. *restart*: the daemon, with \
          all of them. Times are of every container or restart of every repeat; *ready* is when a container that was started after a \
-         restart is ready. *spandrel-mounted* keeps every layer mounted, where *spandrel* does so with those in use and the \
-         hundred used last. Memory, descriptors, threads and CPU are the snapshotter's, which for overlayfs is containerd.",
+         restart is ready; *runc* is `runc run` of a container that has nothing to do with the images: what it takes longer beside them is \
+         the mounts' doing. *spandrel-mounted* has a view of each image, as if a container of each ran, so that all layers are in use and \
+         mounted; on *spandrel* the hundred used last are. Memory, descriptors, threads and CPU are the snapshotter's, which for overlayfs is containerd.",
     );
     let mut times =
         Table::new(4, ["question", "system", "network", "time", "median (least to greatest)", "of"]);

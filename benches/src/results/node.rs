@@ -34,7 +34,7 @@ impl super::Value for Value {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Node {
     /// Seconds by what they were needed for, one value for each container or restart: `start` (RunPodSandbox until
-    /// ready), `pull`, `restart` (from telling the daemon to end until the next one answers), `ready` (from the same
+    /// ready), `runc` (a container of no image, from its start to its end), `pull`, `restart` (from telling the daemon to end until the next one answers), `ready` (from the same
     /// moment until a container that was started then is ready).
     pub seconds: BTreeMap<String, Vec<f64>>,
     /// Resident memory of the snapshotter's processes in bytes, of containerd's where it has no other.

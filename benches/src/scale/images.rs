@@ -19,7 +19,12 @@ use crate::system::program;
 /// Layers of an image that no other has. Below them is one of busybox, which all have: images on a node share a base.
 pub const OWN_LAYERS: usize = 8;
 
-/// Bytes of the one file in such a layer: what is counted is layers, so they are no larger than it takes to be read.
+/// Entries of such a layer, as many as a distribution's base has: what is kept of them in memory would show. All but two are
+/// empty files.
+const ENTRIES: usize = 5000;
+
+/// Bytes of the one file in such a layer that has some: what is counted is layers, so they are no larger than it takes to be
+/// read.
 const FILE_LEN: usize = 24 << 10;
 
 /// How much of it compression saves, in percent: about what programs' files allow.
@@ -122,7 +127,8 @@ fn own_layer(image: usize, layer: usize) -> Layer {
     let seed = (image * OWN_LAYERS + layer) as u64;
     let content = Random::new(seed).content(FILE_LEN, SAVED_PERCENT);
     let tar = TarBuilder::new().with(Entry::dir("data")).with(Entry::file(Images::file(layer), content));
-    Layer::gzip(&tar.finish())
+    let empty = |entry| Entry::file(format!("data/{image}-{layer}/{entry:04}"), "");
+    Layer::gzip(&(2..ENTRIES).fold(tar, |tar, entry| tar.with(empty(entry))).finish())
 }
 
 #[cfg(test)]

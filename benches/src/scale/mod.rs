@@ -1,10 +1,13 @@
 //! The measurements of `bench-node`: a node that gets more and more images, asked at some points how it does.
 //!
-//! `images` makes them, `question` says what is asked of which node. One node answers all questions of a repeat, in the
+//! `images` makes them, `question` says what is asked of which node, `bundle` is a container that needs no image,
+//! `views` what keeps images in use. One node answers all questions of a repeat, in the
 //! order of their images: filling it is most of the work.
 
+mod bundle;
 mod images;
 mod question;
+mod views;
 
 pub use images::Images;
 pub use question::{Kind, Question, most_images};
@@ -17,6 +20,8 @@ use futures_util::future::join_all;
 use spandrel_fixtures::cri::{Cri, Spec};
 use tokio::runtime::Runtime;
 
+use self::bundle::Bundle;
+use self::views::Views;
 use crate::network::Network;
 use crate::node::{Node, Snapshotter, drop_caches};
 use crate::results::node::Node as Found;
@@ -25,6 +30,9 @@ use crate::{interrupt, usage};
 
 /// Containers that are started one after the other for a median, each of another image.
 const STARTS: usize = 5;
+
+/// How often `runc` runs a container of its own for a median: it takes some ten milliseconds, and differences are small.
+const RUNS: usize = 25;
 
 /// How often the daemon is started again.
 const RESTARTS: usize = 3;
@@ -46,18 +54,21 @@ struct Filling {
     // After whoever talks to it.
     node: Node,
     pulled: usize,
+    /// Those that keep all images in use, where that is to be so.
+    views: Option<Views>,
 }
 
 impl Session {
-    /// A node without images, which will have `most`.
+    /// A node without images.
     ///
     /// # Errors
     /// When it doesn't start.
-    pub fn start(kind: Kind, network: &Network, most: usize) -> Result<Self> {
+    pub fn start(kind: Kind, network: &Network) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let node = kind.start(network, Images::layers(most))?;
+        let node = kind.start(network)?;
         let cri = runtime.block_on(node.cri())?;
-        Ok(Self { filling: Filling { cri, node, pulled: 0 }, runtime })
+        let views = (kind == Kind::Mounted).then(Views::default);
+        Ok(Self { filling: Filling { cri, node, pulled: 0, views }, runtime })
     }
 
     /// Images on it.
@@ -96,8 +107,16 @@ impl Filling {
                 if !pulls.is_empty() {
                     seconds.insert("pull".to_owned(), pulls);
                 }
-                seconds.insert("start".to_owned(), self.start_some().await?);
-                Ok(self.look(seconds, before))
+                if count > 0 {
+                    seconds.insert("start".to_owned(), self.start_some().await?);
+                }
+                let used = self.look(seconds, before);
+                // What runs it isn't the snapshotter, and what it takes isn't counted.
+                let bundle = Bundle::new()?;
+                let runs = (0..RUNS).map(|_| bundle.run()).collect::<Result<Vec<_>>>()?;
+                let mut seconds = used.seconds.clone();
+                seconds.insert("runc".to_owned(), runs);
+                Ok(Found { seconds, ..used })
             }
             Question::Starts(count) => self.start_at_once(count, before).await,
             Question::Restart => self.restart().await,
@@ -113,6 +132,9 @@ impl Filling {
             self.cri.pull(&reference).await.with_context(|| format!("PullImage of {reference}"))?;
             seconds.push(begin.elapsed().as_secs_f64());
             self.pulled += 1;
+        }
+        if let Some(views) = &mut self.views {
+            views.hold_all(&self.node.containerd)?;
         }
         Ok(seconds)
     }

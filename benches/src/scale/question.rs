@@ -15,7 +15,7 @@ pub const IMAGES: usize = 200;
 /// A question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Question {
-    /// What so many images on the node take, and how soon a container starts beside them.
+    /// What so many images on the node take, and how soon a container starts beside them; with none, what is compared with.
     Images(usize),
     /// How soon so many containers are ready that are started at once.
     Starts(usize),
@@ -28,7 +28,7 @@ impl FromStr for Question {
 
     fn from_str(text: &str) -> Result<Self> {
         let parsed = match text.split_once(':') {
-            Some(("images", count)) => count.parse().ok().filter(|count| *count > 0).map(Self::Images),
+            Some(("images", count)) => count.parse().ok().map(Self::Images),
             Some(("starts", count)) => count.parse().ok().filter(|count| *count > 0).map(Self::Starts),
             _ => (text == "restart").then_some(Self::Restart),
         };
@@ -81,7 +81,7 @@ impl Question {
 pub enum Kind {
     /// Spandrel as it comes: layers in use are mounted, and the hundred used last.
     Spandrel,
-    /// Spandrel told to keep the layers of all images mounted.
+    /// Spandrel with a view of each image, so that all their layers are in use and mounted.
     Mounted,
     /// containerd's overlayfs: all unpacked.
     Overlayfs,
@@ -128,15 +128,9 @@ impl Kind {
     ///
     /// # Errors
     /// When it doesn't start.
-    pub fn start(self, network: &Network, layers: usize) -> Result<Node> {
-        const ALL_LAZY: &str = "[index]\nmin_layer_size = 1\n";
+    pub fn start(self, network: &Network) -> Result<Node> {
         match self {
-            Self::Spandrel => Spandrel::start_with(network, ALL_LAZY),
-            // The sandboxes' layer comes on top.
-            Self::Mounted => Spandrel::start_with(
-                network,
-                &format!("{ALL_LAZY}[snapshots]\nkeep_mounted = {}\n", layers + 1),
-            ),
+            Self::Spandrel | Self::Mounted => Spandrel::start_with(network, "[index]\nmin_layer_size = 1\n"),
             Self::Overlayfs => Overlayfs.start(network),
         }
     }
@@ -148,10 +142,10 @@ mod tests {
 
     #[test]
     fn questions_are_read_and_written() {
-        for text in ["images:1", "starts:16", "restart"] {
+        for text in ["images:0", "images:1", "starts:16", "restart"] {
             assert_eq!(text.parse::<Question>().unwrap().to_string(), text);
         }
-        for wrong in ["images", "images:0", "starts:x", "restart:1", ""] {
+        for wrong in ["images", "images:x", "starts:0", "starts:x", "restart:1", ""] {
             assert!(wrong.parse::<Question>().unwrap_err().to_string().contains("images:N"), "{wrong}");
         }
         assert_eq!(most_images(&[Question::Restart]), IMAGES);

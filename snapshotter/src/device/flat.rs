@@ -38,8 +38,8 @@ struct Node {
     opens: u64,
     /// Whether its name still leads to it.
     listed: bool,
-    /// Closed (dropped) when the node goes.
-    _alive: watch::Sender<()>,
+    /// Told when the kernel has closed it, and closed (dropped) when the node goes.
+    closing: watch::Sender<()>,
     alive: watch::Receiver<()>,
 }
 
@@ -73,7 +73,7 @@ impl Flat {
         let ino = nodes.last_ino;
         let (sender, alive) = watch::channel(());
         let node =
-            Node { name: name.to_owned(), len, backing, opens: 0, listed: true, _alive: sender, alive };
+            Node { name: name.to_owned(), len, backing, opens: 0, listed: true, closing: sender, alive };
         nodes.by_ino.insert(ino, node);
         nodes.by_name.insert(name.to_owned(), ino);
         Ok(())
@@ -94,8 +94,40 @@ impl Flat {
         if node.opens == 0 {
             nodes.by_ino.remove(&ino);
         }
-        // The sender never sends: the channel changes when it is dropped with its node.
+        // The sender is dropped with its node.
         Some(async move { while alive.changed().await.is_ok() {} })
+    }
+
+    /// Waits until the kernel doesn't have the file of this name open.
+    pub(super) async fn released(&self, name: &str) {
+        loop {
+            let mut alive = {
+                let nodes = self.nodes.read().unwrap_or_else(PoisonError::into_inner);
+                let node = nodes.by_name.get(name).and_then(|ino| nodes.by_ino.get(ino));
+                match node.filter(|node| node.opens > 0) {
+                    Some(node) => node.alive.clone(),
+                    None => return,
+                }
+            };
+            // An error means that it is gone: it is looked for again.
+            alive.changed().await.ok();
+        }
+    }
+
+    /// Takes the file away unless the kernel has it open; says whether there is none of this name now.
+    pub(super) fn unlist_closed(&self, name: &str) -> bool {
+        let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(ino) = nodes.by_name.get(name).copied() else { return true };
+        let gone = match nodes.by_ino.get(&ino) {
+            Some(node) if node.opens > 0 => return false,
+            Some(_) => nodes.by_ino.remove(&ino),
+            None => None,
+        };
+        nodes.by_name.remove(name);
+        drop(nodes);
+        // What it read from is closed here, under no lock.
+        drop(gone);
+        true
     }
 
     pub(super) fn requests(&self) -> u64 {
@@ -235,6 +267,9 @@ impl Filesystem for Handle {
             let mut nodes = self.0.nodes.write().unwrap_or_else(PoisonError::into_inner);
             let last = nodes.by_ino.get_mut(&ino.0).is_some_and(|node| {
                 node.opens = node.opens.saturating_sub(1);
+                if node.opens == 0 {
+                    node.closing.send_replace(());
+                }
                 node.opens == 0 && !node.listed
             });
             if last { nodes.by_ino.remove(&ino.0) } else { None }

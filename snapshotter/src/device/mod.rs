@@ -129,6 +129,20 @@ impl Device {
         tokio::time::timeout(patience, closed).await.is_ok()
     }
 
+    /// Waits until the kernel doesn't have the file `name` open, or there is none.
+    pub async fn released(&self, name: &str) {
+        self.flat.released(name).await;
+    }
+
+    /// Takes the file away if the kernel doesn't have it open; says whether there is none now.
+    pub fn remove_closed(&self, name: &str) -> bool {
+        let removed = self.flat.unlist_closed(name);
+        if removed {
+            self.session.forget_name(name);
+        }
+        removed
+    }
+
     /// How many requests the kernel has sent so far.
     pub fn requests(&self) -> u64 {
         self.flat.requests()

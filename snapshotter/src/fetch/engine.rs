@@ -86,6 +86,8 @@ pub(crate) struct Engine {
     began: Instant,
     runtime: Handle,
     memory_budget: u64,
+    /// Whether there is a background at all.
+    pub(super) completes_layers: bool,
     pub(super) read_timeout: Duration,
     pub(super) failure_memory: Duration,
     pub(crate) metrics: Arc<Metrics>,
@@ -114,6 +116,7 @@ impl Engine {
             began: Instant::now(),
             runtime: Handle::current(),
             memory_budget: settings.memory_budget.max(1),
+            completes_layers: settings.background != Background::Off,
             read_timeout: settings.read_timeout,
             failure_memory: settings.failure_memory,
             metrics,

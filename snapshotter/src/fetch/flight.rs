@@ -157,6 +157,11 @@ impl Tower<'_> {
         }
     }
 
+    /// Whether no span is on its way, or has come and is being written.
+    pub(super) fn is_empty(&self) -> bool {
+        !self.0.values().any(|slot| matches!(slot, Slot::Flying(_)))
+    }
+
     /// The spans that are on their way and haven't come.
     pub(super) fn flying(&self) -> Vec<u32> {
         let waits = |slot: &Slot| matches!(slot, Slot::Flying(flight) if flight.pilot.borrow().is_none());

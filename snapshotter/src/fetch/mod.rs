@@ -4,7 +4,7 @@
 //! `planner` decides what is fetched when, for the whole node, and `split` what an answer consists of; both do no I/O.
 //! `engine` asks the planner and starts what it says, `worker` carries one request out. `pieces` brings whole blobs. `source` is the edge to the registry
 //! (and to the tests' doubles), `flight` keeps two from fetching one span, `headers` compares what an index says with what
-//! the layer says, `spans` ties them together for one layer. Which bytes a read means, and the files they go to, are
+//! the layer says (`regions` has that on the disk), `spans` ties them together for one layer. Which bytes a read means, and the files they go to, are
 //! `layer`'s.
 
 mod engine;
@@ -13,6 +13,7 @@ mod headers;
 mod limits;
 mod pieces;
 pub mod planner;
+mod regions;
 mod source;
 mod spans;
 pub mod split;
@@ -22,7 +23,7 @@ mod turns;
 mod worker;
 
 pub(crate) use engine::{Engine, Settings, blocking};
-pub(crate) use headers::Headers;
+pub(crate) use headers::{Headers, Unaccepted};
 pub(crate) use limits::MAX_DECODED_LEN;
 pub(crate) use pieces::{Piece, download};
 pub use planner::Background;

@@ -4,7 +4,6 @@
 //! and then written to the stream; no reply waits for the disk. Which spans are asked for when, and with which others, is
 //! the planner's to say; `worker` asks for them.
 
-use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
@@ -15,21 +14,23 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use spandrel_ztoc::{Entry, Span, SpanId, SpanTable, WINDOW_LEN, WindowMap};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
 use super::engine::{Engine, blocking};
 use super::flight::{Flights, Known, Outcome, SpanBytes, Tower, Waiter, landed};
-use super::headers::Headers;
+use super::headers::{Headers, Unaccepted};
 use super::limits::ABANDONED_TRIES;
 use super::planner::LayerId;
 use super::source::{BlobSource, SourceError};
 use crate::Error;
 use crate::layer::bitmap::{Bitmap, Presence};
 use crate::layer::stream::Stream;
+use crate::open_files::LazyFile;
 
-/// What a lazy layer has on the disk.
+/// What a lazy layer has on the disk; open only while it is used.
 #[derive(Debug)]
 pub(crate) struct Files {
     /// The stream.
@@ -37,7 +38,7 @@ pub(crate) struct Files {
     /// Which spans are in it.
     pub bitmap: Bitmap,
     /// The zTOC, whose windows are read when they are needed.
-    pub ztoc: File,
+    pub ztoc: LazyFile,
     /// Where they lie in it.
     pub windows: WindowMap,
 }
@@ -64,6 +65,8 @@ pub(crate) struct Spans {
     /// Ends the flights that are under way; a new one follows unless the layer is closed.
     interrupt: Mutex<CancellationToken>,
     closed: AtomicBool,
+    /// Whether what nobody has asked for is fetched, too.
+    background: AtomicBool,
     /// Why this layer isn't to be believed.
     refuted: OnceLock<String>,
     /// Cancelled when that comes out.
@@ -71,6 +74,8 @@ pub(crate) struct Spans {
     /// Notified when the last span has come.
     complete: Notify,
     disk_trouble: AtomicBool,
+    /// Notified when something that went on has ended.
+    less_to_do: Notify,
 }
 
 impl Drop for Spans {
@@ -115,10 +120,12 @@ impl Spans {
                 at: AtomicU32::new(NOWHERE),
                 interrupt: Mutex::default(),
                 closed: AtomicBool::new(false),
+                background: AtomicBool::new(false),
                 refuted: OnceLock::new(),
                 doubt: CancellationToken::new(),
                 complete: Notify::new(),
                 disk_trouble: AtomicBool::new(false),
+                less_to_do: Notify::new(),
             })
         })
     }
@@ -157,8 +164,8 @@ impl Spans {
     /// Compares the layer's entries with the index, all of them.
     ///
     /// # Errors
-    /// Says where they differ.
-    pub(crate) fn compare_all(&self, entries: &[Entry]) -> Result<(), String> {
+    /// Says where they differ, or why that isn't known.
+    pub(crate) fn compare_all(&self, entries: &[Entry]) -> Result<(), Unaccepted> {
         self.headers.as_ref().map_or(Ok(()), |headers| headers.compare_all(entries))
     }
 
@@ -182,7 +189,8 @@ impl Spans {
     pub(crate) fn window(&self, id: SpanId) -> Result<Vec<u8>, Error> {
         let Some(place) = self.files.windows.get(id) else { return Ok(Vec::new()) };
         let mut window = vec![0; WINDOW_LEN];
-        match self.files.ztoc.read_exact_at(&mut window, place.start) {
+        let read = self.files.ztoc.get().and_then(|ztoc| ztoc.read_exact_at(&mut window, place.start));
+        match read {
             Ok(()) => Ok(window),
             Err(error) => Err(Error::Internal(format!("{}: read the zTOC: {error}", self.name))),
         }
@@ -191,6 +199,31 @@ impl Spans {
     /// Why the layer isn't to be believed, if that has come out.
     pub(crate) fn refuted(&self) -> Option<Error> {
         self.refuted.get().map(|what| Error::Corrupt(format!("{}: {what}", self.name)))
+    }
+
+    /// Whether something goes on that needs no reader, or will.
+    pub(crate) fn is_busy(&self) -> bool {
+        let all = self.table.covering(0..self.table.stream_len());
+        let comes = self.background.load(Ordering::Acquire) && all.into_iter().any(|id| self.is_missing(id));
+        comes || !self.tower().is_empty()
+    }
+
+    /// Waits until something that went on has ended, from when this is polled first.
+    pub(crate) fn less_to_do(&self) -> Notified<'_> {
+        self.less_to_do.notified()
+    }
+
+    /// Something that went on has ended.
+    pub(crate) fn ended(&self) {
+        self.less_to_do.notify_waiters();
+    }
+
+    /// The files are deleted, or others take their places: whoever reads on means these.
+    pub(crate) fn hold_files(&self) {
+        self.files.stream.hold();
+        self.files.bitmap.hold();
+        self.files.ztoc.hold();
+        self.headers.iter().for_each(Headers::hold);
     }
 
     /// From now on every read of the layer fails with `what`.
@@ -212,13 +245,22 @@ impl Spans {
 
     /// What nobody has asked for may be fetched, too, from now on.
     pub(crate) fn complete_in_background(&self) {
-        self.engine.background(self.id, true);
+        self.set_background(true);
+    }
+
+    fn set_background(&self, on: bool) {
+        let on = on && self.engine.completes_layers;
+        self.background.store(on, Ordering::Release);
+        self.engine.background(self.id, on);
+        if !on {
+            self.less_to_do.notify_waiters();
+        }
     }
 
     /// It isn't fetched any more but for those who read it.
     pub(super) fn no_background(&self, error: &SourceError) {
         warn!(layer = self.name, %error, "it isn't completed until it is mounted again");
-        self.engine.background(self.id, false);
+        self.set_background(false);
     }
 
     /// Fills `bytes` from `offset` of the stream without waiting for anything but the disk, and says whether it could; not when
@@ -362,7 +404,7 @@ impl Spans {
     /// No span is fetched any more: what waits fails, and so does whoever comes.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
-        self.engine.background(self.id, false);
+        self.set_background(false);
         self.interrupt();
     }
 
@@ -497,6 +539,7 @@ impl Spans {
                         tower.land(id)
                     };
                     drop(landed);
+                    self.ended();
                     self.notice_completion();
                 }
                 Err(error) => self.fail(&[id], &error),
@@ -520,6 +563,8 @@ impl Spans {
         for id in ids {
             tower.fail(*id, error, until);
         }
+        drop(tower);
+        self.ended();
     }
 
     /// Nobody flies these any more.
@@ -527,16 +572,24 @@ impl Spans {
         if !ids.is_empty() {
             let mut tower = self.tower();
             ids.iter().for_each(|id| tower.abandon(*id));
+            drop(tower);
+            self.ended();
         }
     }
 
     /// Compares a span's tar headers with the index, where that is to be done.
     pub(super) fn accept(&self, span: &Span, bytes: &[u8]) -> Result<(), Error> {
         let Some(headers) = &self.headers else { return Ok(()) };
-        headers.accept(span.uncompressed.start, bytes).map_err(|what| {
-            self.engine.metrics.error("index-mismatch");
-            self.refute(&what);
-            Error::Corrupt(format!("{}: {what}", self.name))
+        headers.accept(span.uncompressed.start, bytes).map_err(|why| match why {
+            Unaccepted::Differs(what) => {
+                self.engine.metrics.error("index-mismatch");
+                self.refute(&what);
+                Error::Corrupt(format!("{}: {what}", self.name))
+            }
+            Unaccepted::Unread(what) => {
+                self.engine.metrics.error("disk");
+                Error::Internal(format!("{}: {what}", self.name))
+            }
         })
     }
 
@@ -558,6 +611,7 @@ impl Spans {
             // Bit first, then the flight's end: whoever comes in between finds one or the other.
             let landed = this.tower().land(id);
             drop((landed, bytes));
+            this.ended();
             match written {
                 Ok(()) => {
                     this.disk_trouble.store(false, Ordering::Relaxed);
@@ -571,7 +625,7 @@ impl Spans {
                     if !this.disk_trouble.swap(true, Ordering::Relaxed) {
                         warn!(layer = this.name, %error, "spans can't be kept: they are fetched anew for each read");
                         // What nobody reads would come in vain.
-                        this.engine.background(this.id, false);
+                        this.set_background(false);
                     }
                 }
             }

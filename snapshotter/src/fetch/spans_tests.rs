@@ -1,5 +1,6 @@
 //! Tests of spans: each failure is caused, and no clock is waited for.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -199,7 +200,7 @@ async fn a_full_disk_fails_no_read() {
                 u32::try_from(ztoc.checkpoints.len()).expect("few"),
             )
             .expect("made"),
-            ztoc: File::open(dir.path().join("ztoc")).expect("opens"),
+            ztoc: File::open(dir.path().join("ztoc")).expect("opens").into(),
             windows,
         };
         let table = SpanTable::new(&ztoc).expect("ours");

@@ -228,7 +228,7 @@ pub(crate) fn spans_checked(
     let files = Files {
         stream: Stream::open(&stream, table.stream_len()).expect("opens"),
         bitmap: Bitmap::open(&dir.join("bitmap"), u32::try_from(table.len()).expect("few")).expect("opens"),
-        ztoc: std::fs::File::open(path).expect("opens"),
+        ztoc: std::fs::File::open(path).expect("opens").into(),
         windows,
     };
     Spans::new("layer test".to_owned(), table, files, headers, source, &Engine::new(settings, Metrics::new()))

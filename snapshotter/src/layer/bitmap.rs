@@ -7,11 +7,13 @@
 //! The file: 16 bytes of header (magic, number of spans, its CRC), then 8 bytes for each span: the checksum, and a mark
 //! that is made of span number and checksum. All numbers are little endian; zeros mean that the span is missing.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+
+use crate::open_files::LazyFile;
 
 const MAGIC: [u8; 8] = *b"SPNDBM01";
 const HEADER_LEN: u64 = 16;
@@ -41,7 +43,7 @@ struct Entry {
 /// The bitmap of one stream.
 #[derive(Debug)]
 pub(crate) struct Bitmap {
-    file: File,
+    file: LazyFile,
     entries: Vec<Entry>,
     present: AtomicU32,
 }
@@ -71,7 +73,7 @@ impl Bitmap {
         file.set_len(HEADER_LEN + u64::from(spans) * ENTRY_LEN)?;
         file.write_all_at(&header(spans), 0)?;
         let missing = || Entry { state: AtomicU8::new(MISSING), crc: AtomicU32::new(0) };
-        Ok(Self { file, entries: (0..spans).map(|_| missing()).collect(), present: AtomicU32::new(0) })
+        Ok(Self { file: file.into(), entries: (0..spans).map(|_| missing()).collect(), present: AtomicU32::new(0) })
     }
 
     /// Opens the file of a stream of `spans` spans. What makes no sense in it counts as missing; a file that isn't this
@@ -91,7 +93,17 @@ impl Bitmap {
             let state = if found == mark(id, crc) { UNVERIFIED } else { MISSING };
             Entry { state: AtomicU8::new(state), crc: AtomicU32::new(crc) }
         });
-        Ok(Self { file, entries: entries.collect(), present: AtomicU32::new(0) })
+        Ok(Self { file: file.into(), entries: entries.collect(), present: AtomicU32::new(0) })
+    }
+
+    /// Keeps `file`, which is the same file, open only while it is used.
+    pub(crate) fn opened_when_used(self, file: LazyFile) -> Self {
+        Self { file, ..self }
+    }
+
+    /// The file is deleted, or another takes its place: what is written goes to the old one.
+    pub(crate) fn hold(&self) {
+        self.file.hold();
     }
 
     /// What is known of span `id`; a span that the stream doesn't have is missing.
@@ -110,7 +122,7 @@ impl Bitmap {
         let mut bytes = [0; 8];
         bytes[..4].copy_from_slice(&crc.to_le_bytes());
         bytes[4..].copy_from_slice(&mark(id, crc).to_le_bytes());
-        self.file.write_all_at(&bytes, HEADER_LEN + u64::from(id) * ENTRY_LEN)?;
+        self.file.get()?.write_all_at(&bytes, HEADER_LEN + u64::from(id) * ENTRY_LEN)?;
         entry.crc.store(crc, Ordering::Relaxed);
         self.mark_present(entry);
         Ok(())
@@ -129,7 +141,7 @@ impl Bitmap {
         if entry.state.swap(MISSING, Ordering::AcqRel) == PRESENT {
             self.present.fetch_sub(1, Ordering::Relaxed);
         }
-        self.file.write_all_at(&[0; 8], HEADER_LEN + u64::from(id) * ENTRY_LEN)
+        self.file.get()?.write_all_at(&[0; 8], HEADER_LEN + u64::from(id) * ENTRY_LEN)
     }
 
     /// How many spans are present and verified.

@@ -1,7 +1,7 @@
 //! A layer with an index: its files are made from the zTOC alone, its stream is filled as it is read.
 
 use std::cell::RefCell;
-use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,12 +11,14 @@ use spandrel_ztoc::{Compression, Sha256Digest, SpanTable, WindowMap, Ztoc};
 
 use super::bitmap::Bitmap;
 use super::files;
+use super::node::Node;
 use super::record::{Record, Stage};
 use super::stream::Stream;
 use super::table;
 use crate::Error;
 use crate::device::{Backing, ReadReply};
-use crate::fetch::{BlobSource, Engine, Files, Headers, MAX_DECODED_LEN, Spans};
+use crate::fetch::{BlobSource, Files, Headers, MAX_DECODED_LEN, Spans};
+use crate::open_files::LazyFile;
 
 /// Longest zTOC that is read back from the disk.
 const MAX_ZTOC_LEN: u64 = spandrel_ztoc::limits::MAX_ZTOC_LEN;
@@ -26,6 +28,7 @@ pub(super) const STREAM: &str = "stream";
 pub(super) const TABLE: &str = "table";
 const BITMAP: &str = "bitmap";
 const ZTOC: &str = "ztoc";
+const HEADERS: &str = "headers";
 
 /// Why a zTOC isn't used; the layer is filled in full then.
 #[derive(Debug)]
@@ -85,9 +88,10 @@ pub(super) fn create(dir: &Path, bytes: &[u8], record: &mut Record) -> Result<Re
         Ok(tree) => tree,
         Err(error) => return Ok(Err(Unfit { reason: "ztoc-tree", what: error.to_string() })),
     };
-    if let Err(what) = Headers::new(&decoded.ztoc) {
-        return Ok(Err(Unfit { reason: "ztoc-invalid", what }));
-    }
+    let headers = match Headers::encode(&decoded.ztoc) {
+        Ok(headers) => headers,
+        Err(what) => return Ok(Err(Unfit { reason: "ztoc-invalid", what })),
+    };
     let table = match table::build(&tree, stream_len) {
         Ok(table) => table,
         Err(error) => return Ok(Err(Unfit { reason: "ztoc-tree", what: error.to_string() })),
@@ -95,6 +99,7 @@ pub(super) fn create(dir: &Path, bytes: &[u8], record: &mut Record) -> Result<Re
     let spans = u32::try_from(decoded.spans.len()).unwrap_or(u32::MAX); // MAX_SPANS fits 32 bits
     files::replace(&dir.join(ZTOC), bytes)?;
     files::replace(&dir.join(TABLE), &table)?;
+    write_headers(dir, &headers)?;
     let (stream, bitmap) = (dir.join(STREAM), dir.join(BITMAP));
     Stream::create(&stream, stream_len).map_err(|e| files::failed("make", &stream, &e))?;
     Bitmap::create(&bitmap, spans).map_err(|e| files::failed("make", &bitmap, &e))?;
@@ -103,6 +108,28 @@ pub(super) fn create(dir: &Path, bytes: &[u8], record: &mut Record) -> Result<Re
     record.stream_len = stream_len;
     record.save(dir)?;
     Ok(Ok(()))
+}
+
+/// Writes the file of what the index says of tar headers. No power cut is feared: it can be made again.
+fn write_headers(dir: &Path, headers: &[u8]) -> Result<(), Error> {
+    let path = dir.join(HEADERS);
+    std::fs::write(&path, headers).map_err(|e| files::failed("write", &path, &e))
+}
+
+/// Opens that file, which is made again from `ztoc` where it is damaged or missing.
+fn open_headers(dir: &Arc<Path>, ztoc: &Ztoc, node: &Node) -> Result<Headers, Error> {
+    let path = dir.join(HEADERS);
+    let open = || match Headers::open(LazyFile::new(dir, HEADERS, &node.files), ztoc.uncompressed_size) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => other.map_err(|e| files::failed("read", &path, &e)),
+    };
+    if let Some(headers) = open()? {
+        return Ok(headers);
+    }
+    tracing::info!(path = %path.display(), "is made again from the zTOC");
+    let headers = Headers::encode(ztoc);
+    write_headers(dir, &headers.map_err(|what| Error::Corrupt(format!("{}: {what}", dir.display())))?)?;
+    open()?.ok_or_else(|| Error::Corrupt(format!("{} isn't what was written just now", path.display())))
 }
 
 /// Reads the zTOC in `dir` again: where it lies, and what is in it.
@@ -143,25 +170,27 @@ pub(super) fn ztoc_len(dir: &Path) -> Result<u64, Error> {
 /// # Errors
 /// When they are damaged, or aren't all there.
 pub(super) fn open(
-    dir: &Path,
+    dir: &Arc<Path>,
     record: &Record,
     source: Arc<dyn BlobSource>,
-    engine: &Arc<Engine>,
+    node: &Node,
 ) -> Result<Arc<Spans>, Error> {
-    let (path, decoded) = read(dir, record)?;
-    let damaged = |what: String| Error::Corrupt(format!("{}: {what}", path.display()));
-    let headers = Headers::new(&decoded.ztoc).map_err(damaged)?;
-    let ztoc = File::open(&path).map_err(|e| files::failed("open", &path, &e))?;
+    let (_, decoded) = read(dir, record)?;
+    let headers = open_headers(dir, &decoded.ztoc, node)?;
+    let when_used = |name| LazyFile::new(dir, name, &node.files);
     let (stream, bitmap) = (dir.join(STREAM), dir.join(BITMAP));
     let spans = u32::try_from(decoded.spans.len()).unwrap_or(u32::MAX);
     let files = Files {
-        stream: Stream::open(&stream, record.stream_len).map_err(|e| files::failed("open", &stream, &e))?,
-        bitmap: Bitmap::open(&bitmap, spans).map_err(|e| files::failed("open", &bitmap, &e))?,
-        ztoc,
+        stream: Stream::open_when_used(when_used(STREAM), record.stream_len)
+            .map_err(|e| files::failed("open", &stream, &e))?,
+        bitmap: Bitmap::open(&bitmap, spans)
+            .map_err(|e| files::failed("open", &bitmap, &e))?
+            .opened_when_used(when_used(BITMAP)),
+        ztoc: when_used(ZTOC),
         windows: decoded.windows,
     };
     let name = format!("layer {} of {}", record.digest, record.repository());
-    let opened = Spans::new(name, decoded.spans, files, Some(headers), source, engine);
+    let opened = Spans::new(name, decoded.spans, files, Some(headers), source, &node.fetch);
     if let Some(what) = &record.refuted {
         opened.refute(what);
     }
@@ -208,7 +237,7 @@ impl Backing for LazyBacking {
 }
 
 /// Answers the device from a stream that is complete.
-pub(super) struct WholeBacking(pub Stream);
+pub(super) struct WholeBacking(pub Arc<Stream>);
 
 impl Backing for WholeBacking {
     fn read(&self, offset: u64, len: usize, reply: ReadReply) {

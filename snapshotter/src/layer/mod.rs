@@ -8,6 +8,7 @@ mod hash;
 mod lazy;
 mod node;
 mod one;
+mod opened;
 mod options;
 mod parents;
 mod record;

@@ -15,6 +15,7 @@ use crate::device::Device;
 use crate::fetch::{BlobSource, Engine, Settings, Turns};
 use crate::metrics::Metrics;
 use crate::mounter::Mounter;
+use crate::open_files::{OPEN_FILES, OpenFiles};
 
 /// Where a layer's blob is read from; tests put doubles in its place.
 pub(crate) type Sources = Arc<dyn Fn(&Repository, &Digest) -> Arc<dyn BlobSource> + Send + Sync>;
@@ -46,6 +47,8 @@ pub(crate) struct Node {
     pub repository_downloads: Turns,
     /// Turns of comparing complete layers with what their images say.
     pub checks: Semaphore,
+    /// The files of open layers.
+    pub files: Arc<OpenFiles>,
     /// Turns of decoding zTOCs, by their length in MiB.
     building: Semaphore,
     /// Work that goes on by itself.
@@ -85,6 +88,7 @@ impl Node {
             host_downloads: Turns::new(options.eager_downloads),
             repository_downloads: Turns::new((options.eager_downloads * 3).div_ceil(4)),
             checks: Semaphore::new(verify::AT_ONCE),
+            files: OpenFiles::new(OPEN_FILES),
             building: Semaphore::new(BUILD_UNITS as usize),
             tasks,
             options,

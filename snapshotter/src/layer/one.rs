@@ -1,6 +1,6 @@
 //! One layer: what state it is in, what is mounted of it, and the steps from one state to the next.
 //!
-//! `lazy` and `fill` know how files come to be; `store` knows which layers there are.
+//! `lazy` and `fill` know how files come to be, `opened` has them while they are open; `store` knows which layers there are.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -10,27 +10,20 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
-use super::lazy::{LazyBacking, STREAM, TABLE, WholeBacking};
+use super::lazy::TABLE;
 use super::node::{Node, Place};
+use super::opened::Opened;
 use super::record::{Record, Stage};
-use super::stream::Stream;
-use super::{LayerKey, Ready, Report, Usage, files, fill, lazy, parents, table, unpack, verify};
+use super::{LayerKey, Ready, Report, Usage, files, fill, lazy, parents, table, unpack};
 use crate::Error;
-use crate::device::Backing;
-use crate::fetch::{Spans, blocking};
+use crate::fetch::blocking;
 use crate::mounter::is_mount_point;
 
 /// How long an unmount is waited for before reads that are under way are failed to let it go on: longer than any unmount
 /// that nothing holds up.
 const UNMOUNT_PATIENCE: Duration = Duration::from_secs(5);
-
-/// Wait before a check of a complete layer that could not be done is tried again; doubles each time.
-const MIN_VERIFY_BACKOFF: Duration = Duration::from_secs(1);
-
-/// Longest such wait: the check asks the registry for the blob's end, and nobody waits for it.
-const MAX_VERIFY_BACKOFF: Duration = Duration::from_secs(60 * 60);
 
 /// How a fill ended, for those who wait for it.
 type FillState = watch::Receiver<Option<Result<(), Error>>>;
@@ -39,18 +32,18 @@ type FillState = watch::Receiver<Option<Result<(), Error>>>;
 #[derive(Debug)]
 pub(super) struct Layer {
     key: LayerKey,
-    dir: PathBuf,
-    node: Arc<Node>,
-    record: Mutex<Record>,
+    pub(super) dir: Arc<Path>,
+    pub(super) node: Arc<Node>,
+    pub(super) record: Mutex<Record>,
     /// The last fill, if there was one.
     fill: Mutex<Option<FillState>>,
-    /// The spans of a lazy layer, once it is open.
-    spans: OnceLock<Arc<Spans>>,
-    /// Held while the layer is opened or mounted.
-    gate: tokio::sync::Mutex<()>,
+    /// Its files, while they are open.
+    pub(super) opened: Mutex<Option<Opened>>,
+    /// Held while the layer is opened, closed or mounted.
+    pub(super) gate: tokio::sync::Mutex<()>,
     /// Where it is mounted.
-    targets: Mutex<HashSet<PathBuf>>,
-    stop: CancellationToken,
+    pub(super) targets: Mutex<HashSet<PathBuf>>,
+    pub(super) stop: CancellationToken,
     /// Whether containerd has asked for it.
     claimed: AtomicBool,
     /// Whether somebody looks whether it is ever claimed.
@@ -58,7 +51,7 @@ pub(super) struct Layer {
     unpacked_usage: OnceLock<Usage>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // No code panics while holding one of these.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -68,11 +61,11 @@ impl Layer {
     pub(super) fn new(key: LayerKey, dir: PathBuf, record: Record, node: Arc<Node>) -> Arc<Self> {
         Arc::new(Self {
             key,
-            dir,
+            dir: dir.into(),
             node,
             record: Mutex::new(record),
             fill: Mutex::default(),
-            spans: OnceLock::new(),
+            opened: Mutex::default(),
             gate: tokio::sync::Mutex::default(),
             targets: Mutex::default(),
             stop: CancellationToken::new(),
@@ -90,7 +83,7 @@ impl Layer {
     /// What operators see of it.
     pub(super) fn report(&self) -> Report {
         let record = self.record();
-        let progress = self.spans.get().map(|spans| spans.progress());
+        let progress = self.progress();
         let mut mounts: Vec<PathBuf> = lock(&self.targets).iter().cloned().collect();
         mounts.sort();
         Report {
@@ -215,115 +208,16 @@ impl Layer {
         }
     }
 
-    /// Opens a lazy layer's files, unless they are.
-    async fn open(self: &Arc<Self>) -> Result<Arc<Spans>, Error> {
-        if let Some(spans) = self.spans.get() {
-            return Ok(Arc::clone(spans));
-        }
-        let _held = self.gate.lock().await;
-        self.not_stopped()?;
-        self.open_held().await
-    }
-
     /// Whoever had to wait for the gate may find that the layer has gone meanwhile.
-    fn not_stopped(&self) -> Result<(), Error> {
+    pub(super) fn not_stopped(&self) -> Result<(), Error> {
         if self.stop.is_cancelled() {
             return Err(Error::NotFound(format!("layer {} (it was removed meanwhile)", self.key.0)));
         }
         Ok(())
     }
 
-    async fn open_held(self: &Arc<Self>) -> Result<Arc<Spans>, Error> {
-        if let Some(spans) = self.spans.get() {
-            return Ok(Arc::clone(spans));
-        }
-        let (dir, record, node) = (self.dir.clone(), self.record(), Arc::clone(&self.node));
-        let source = (self.node.sources)(&record.repository(), &record.digest);
-        let len = blocking({
-            let dir = self.dir.clone();
-            move || lazy::ztoc_len(&dir)
-        });
-        let _turn = self.node.building(len.await?).await;
-        let spans = blocking(move || lazy::open(&dir, &record, source, &node.fetch)).await?;
-        if self.stop.is_cancelled() {
-            spans.close();
-        }
-        if self.spans.set(Arc::clone(&spans)).is_ok() {
-            let (this, watched) = (Arc::clone(self), Arc::clone(&spans));
-            self.node.tasks.spawn(async move { this.verify_when_complete(&watched).await });
-            let (this, watched) = (Arc::clone(self), Arc::clone(&spans));
-            self.node.tasks.spawn(async move { this.record_doubt(&watched).await });
-        }
-        Ok(spans)
-    }
-
-    /// Compares the whole stream with the image and its index when its last span has come; until that has been done.
-    async fn verify_when_complete(self: &Arc<Self>, spans: &Arc<Spans>) {
-        let record = self.record();
-        if record.verified || record.refuted.is_some() {
-            return;
-        }
-        let mut backoff = MIN_VERIFY_BACKOFF;
-        loop {
-            let whole = async {
-                spans.completed().await;
-                // All of it is read again for that, and whoever has just started has use for disk and cores.
-                tokio::time::sleep(self.node.options.verify_delay).await;
-                let source = (self.node.sources)(&record.repository(), &record.digest);
-                verify::whole_stream(spans, &record, source, &self.node.checks).await
-            };
-            let verdict = tokio::select! {
-                biased;
-                () = self.stop.cancelled() => return,
-                verdict = whole => verdict,
-            };
-            // Not broken off by a stop: the file would be written on after the gate was let go.
-            let recorded = match verdict {
-                Ok(verdict) => self.record_verdict(verdict).await,
-                Err(error) => Err(error),
-            };
-            let Err(error) = recorded else { return };
-            warn!(layer = self.key.0, %error, ?backoff, "the complete stream can't be checked yet");
-            tokio::select! {
-                biased;
-                () = self.stop.cancelled() => return,
-                () = tokio::time::sleep(backoff) => {}
-            }
-            backoff = (backoff * 2).min(MAX_VERIFY_BACKOFF);
-        }
-    }
-
-    async fn record_verdict(&self, verdict: Result<(), String>) -> Result<(), Error> {
-        match verdict {
-            Ok(()) => {
-                debug!(layer = self.key.0, "the complete stream is what the image says");
-                self.change(|record| record.verified = true).await
-            }
-            Err(what) => {
-                error!(
-                    layer = self.key.0,
-                    what, "A LAYER ISN'T WHAT ITS IMAGE SAYS: no new container gets it"
-                );
-                self.node.metrics.error("diff-id");
-                self.change(|record| record.refuted = Some(what)).await
-            }
-        }
-    }
-
-    /// Records what the spans find out about the layer, so that it lasts over a restart.
-    async fn record_doubt(&self, spans: &Spans) {
-        let what = tokio::select! {
-            biased;
-            () = self.stop.cancelled() => return,
-            what = spans.doubted() => what,
-        };
-        if let Err(error) = self.change(|record| record.refuted = Some(what)).await {
-            warn!(layer = self.key.0, %error, "that it isn't to be believed can't be recorded");
-        }
-    }
-
     /// Changes the record, in memory and on the disk.
-    async fn change(&self, change: impl FnOnce(&mut Record)) -> Result<(), Error> {
+    pub(super) async fn change(&self, change: impl FnOnce(&mut Record)) -> Result<(), Error> {
         // Under the gate, and not once it is stopped: the directory may be another layer's of this name by then.
         let _held = self.gate.lock().await;
         if self.stop.is_cancelled() {
@@ -334,7 +228,7 @@ impl Layer {
             change(&mut record);
             record.clone()
         };
-        let dir = self.dir.clone();
+        let dir = Arc::clone(&self.dir);
         blocking(move || record.save(&dir)).await
     }
 
@@ -343,7 +237,7 @@ impl Layer {
     /// # Errors
     /// [`Error::Corrupt`] when it has turned out not to be what its image says.
     pub(super) fn check(&self) -> Result<(), Error> {
-        let refuted = self.spans.get().and_then(|spans| spans.refuted());
+        let refuted = self.spans().and_then(|spans| spans.refuted());
         let recorded =
             self.record().refuted.map(|what| Error::Corrupt(format!("layer {}: {what}", self.key.0)));
         refuted.or(recorded).map_or(Ok(()), Err)
@@ -354,7 +248,7 @@ impl Layer {
     /// # Errors
     /// When its files are damaged, the layers below can't be looked into, or the disk is full.
     pub(super) async fn write_table(&self, lowers: &[PathBuf], path: &Path) -> Result<(), Error> {
-        let (dir, record) = (self.dir.clone(), self.record());
+        let (dir, record) = (Arc::clone(&self.dir), self.record());
         let (lowers, path) = (lowers.to_vec(), path.to_path_buf());
         self.check()?;
         blocking(move || {
@@ -403,32 +297,17 @@ impl Layer {
             }
         }
         lock(&self.targets).insert(target.to_path_buf());
-        if let Some(spans) = self.spans.get() {
+        if let Some(spans) = self.spans() {
             spans.complete_in_background();
         }
         Ok(())
-    }
-
-    /// Adds the layer's file to the device, unless it is there.
-    async fn serve(self: &Arc<Self>, record: &Record) -> Result<(), Error> {
-        if self.node.device.has(&self.key.0) {
-            return Ok(());
-        }
-        let backing: Arc<dyn Backing> = if record.stage == Stage::Indexed {
-            Arc::new(LazyBacking(self.open_held().await?))
-        } else {
-            let (path, len) = (self.dir.join(STREAM), record.stream_len);
-            let open = move || Stream::open(&path, len).map_err(|e| files::failed("open", &path, &e));
-            Arc::new(WholeBacking(blocking(open).await?))
-        };
-        self.node.device.add(&self.key.0, super::stream::padded(record.stream_len), backing)
     }
 
     /// Takes the mount at `target` away.
     ///
     /// # Errors
     /// What the kernel says.
-    pub(super) async fn unmount(&self, target: &Path) -> Result<(), Error> {
+    pub(super) async fn unmount(self: &Arc<Self>, target: &Path) -> Result<(), Error> {
         let unmount = self.node.mounter.unmount(target);
         tokio::pin!(unmount);
         // Pages that a killed reader waited for hold the unmount up until they are answered.
@@ -439,13 +318,14 @@ impl Layer {
             // Those of a container that has the layer elsewhere would fail too: then the reads' own time limit ends the wait.
             if lock(&self.targets).iter().any(|other| other != target) {
                 debug!(layer = self.key.0, target = %target.display(), "its unmounting takes long");
-            } else if let Some(spans) = self.spans.get() {
+            } else if let Some(spans) = self.spans() {
                 warn!(layer = self.key.0, target = %target.display(), "reads hold up its unmounting: they fail now");
                 spans.interrupt();
             }
         };
         if result.is_ok() {
             lock(&self.targets).remove(target);
+            self.close_later();
         }
         result
     }
@@ -458,7 +338,7 @@ impl Layer {
         if let Some(usage) = self.unpacked_usage.get() {
             return Ok(*usage);
         }
-        let (dir, unpacked) = (self.dir.clone(), self.record().stage == Stage::Unpacked);
+        let (dir, unpacked) = (Arc::clone(&self.dir), self.record().stage == Stage::Unpacked);
         let usage = blocking(move || {
             let (size, inodes) = files::allocated(&dir).map_err(|e| files::failed("look at", &dir, &e))?;
             Ok(Usage { size, inodes })
@@ -474,7 +354,7 @@ impl Layer {
     /// Stops downloads and fetches; what waits for them fails.
     pub(super) fn stop(&self) {
         self.stop.cancel();
-        if let Some(spans) = self.spans.get() {
+        if let Some(spans) = self.spans() {
             spans.close();
         }
     }
@@ -503,7 +383,14 @@ impl Layer {
         if !self.node.device.remove(&self.key.0, self.node.options.close_patience).await {
             info!(layer = self.key.0, "a removed layer is still mounted in another mount namespace");
         }
-        let dir = self.dir.clone();
-        blocking(move || files::delete(&dir)).await
+        let (dir, opened) = (Arc::clone(&self.dir), lock(&self.opened).take());
+        blocking(move || {
+            // What is mounted elsewhere is read on; the next layer of this name has other files.
+            if let Some(opened) = &opened {
+                opened.hold_files();
+            }
+            files::delete(&dir)
+        })
+        .await
     }
 }

@@ -95,6 +95,19 @@ impl LayerStore {
         Record::load(&self.inner.dir.join(&key.0)).expect("a record").refuted
     }
 
+    /// How many files of layers are open.
+    #[cfg(test)]
+    pub(super) fn open_files(&self) -> usize {
+        self.inner.node.files.count()
+    }
+
+    /// Fails what waits for a layer now.
+    #[cfg(test)]
+    pub(super) fn interrupt(&self, key: &LayerKey) {
+        let spans = self.inner.get(key).expect("it is there").spans();
+        spans.expect("it is open").interrupt();
+    }
+
     /// Waits until a complete lazy layer was compared with its diff ID, and says whether it is what that says.
     #[cfg(test)]
     pub(super) async fn verified(&self, key: &LayerKey) -> bool {

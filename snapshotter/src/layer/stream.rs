@@ -1,7 +1,9 @@
 //! A layer's stream on disk: one sparse file with the uncompressed tar. Which parts of it hold bytes that can be trusted
 //! is `bitmap`'s to say.
 
-use std::fs::{File, OpenOptions};
+#[cfg(test)]
+use std::fs::File;
+use std::fs::OpenOptions;
 use std::io;
 use std::num::NonZeroU64;
 use std::ops::Range;
@@ -9,6 +11,8 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use rustix::fs::Advice;
+
+use crate::open_files::LazyFile;
 
 /// The file is padded to whole pages: EROFS reads its device by pages.
 pub(crate) const PAGE: u64 = 4096;
@@ -21,7 +25,7 @@ pub(crate) fn padded(len: u64) -> u64 {
 /// A stream file.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    file: File,
+    file: LazyFile,
     /// Length of the file: what lies before its end must be there, whatever happened to the file.
     len: u64,
 }
@@ -31,15 +35,19 @@ impl Stream {
     pub(crate) fn create(path: &Path, len: u64) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
         file.set_len(padded(len))?;
-        Ok(Self { file, len: padded(len) })
+        Ok(Self { file: file.into(), len: padded(len) })
     }
 
-    /// Opens a file that is there, of a stream of `len` bytes.
+    /// Opens a file that is there, of a stream of `len` bytes. It stays open.
     pub(crate) fn open(path: &Path, len: u64) -> io::Result<Self> {
-        let file = OpenOptions::new().read(true).write(true).open(path)?;
-        let have = file.metadata()?.len();
+        Self::open_when_used(OpenOptions::new().read(true).write(true).open(path)?.into(), len)
+    }
+
+    /// As [`Stream::open`], but the file is open only while it is used.
+    pub(crate) fn open_when_used(file: LazyFile, len: u64) -> io::Result<Self> {
+        let have = file.get()?.metadata()?.len();
         if have != padded(len) {
-            let what = format!("{} has {have} bytes, not {}", path.display(), padded(len));
+            let what = format!("{} has {have} bytes, not {}", file.path().display(), padded(len));
             return Err(io::Error::new(io::ErrorKind::InvalidData, what));
         }
         Ok(Self { file, len: have })
@@ -48,7 +56,7 @@ impl Stream {
     /// A stream in any file.
     #[cfg(test)]
     pub(crate) fn of(file: File) -> Self {
-        Self { file, len: u64::MAX }
+        Self { file: file.into(), len: u64::MAX }
     }
 
     /// Reads the bytes at `offset`; what lies behind the file's end is zero.
@@ -61,12 +69,12 @@ impl Stream {
         let there = usize::try_from(there).map_or(buf.len(), |there| there.min(buf.len()));
         let (there, behind) = buf.split_at_mut(there);
         behind.fill(0);
-        self.file.read_exact_at(there, offset)
+        self.file.get()?.read_exact_at(there, offset)
     }
 
     /// Writes bytes at `offset`.
     pub(crate) fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all_at(bytes, offset)
+        self.file.get()?.write_all_at(bytes, offset)
     }
 
     /// Lets the disk begin with what was written in `range`, without waiting for it: so that little is left for
@@ -74,21 +82,28 @@ impl Stream {
     pub(crate) fn begin_sync(&self, range: Range<u64>) {
         // Besides, pages that are on the disk already are dropped. That nothing is begun costs time and nothing else.
         let len = NonZeroU64::new(range.end.saturating_sub(range.start));
-        if len.is_some() {
-            rustix::fs::fadvise(&self.file, range.start, len, Advice::DontNeed).ok();
+        if len.is_some()
+            && let Ok(file) = self.file.get()
+        {
+            rustix::fs::fadvise(&*file, range.start, len, Advice::DontNeed).ok();
         }
     }
 
     /// Makes the file `len` bytes long, padded.
     pub(crate) fn set_len(&mut self, len: u64) -> io::Result<()> {
-        self.file.set_len(padded(len))?;
+        self.file.get()?.set_len(padded(len))?;
         self.len = padded(len);
         Ok(())
     }
 
     /// Waits until all of it is on the disk.
     pub(crate) fn sync(&self) -> io::Result<()> {
-        self.file.sync_all()
+        self.file.get()?.sync_all()
+    }
+
+    /// The file is deleted, or another takes its place: whoever reads or writes this one means the old one.
+    pub(crate) fn hold(&self) {
+        self.file.hold();
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 use super::hash::Hasher;
 use super::record::Record;
 use crate::Error;
-use crate::fetch::{BlobSource, Spans, blocking};
+use crate::fetch::{BlobSource, Spans, Unaccepted, blocking};
 
 /// How much of the stream is read at a time, in bytes.
 const READ_LEN: usize = 1 << 20;
@@ -77,8 +77,15 @@ pub(super) async fn whole_stream(
     }
     // An index that left entries out may say that the tar ends where they begin.
     blocking(move || {
-        let compared = toc.map_err(|e| e.to_string()).and_then(|toc| this.compare_all(&toc.entries));
-        Ok(compared.map_err(|what| format!("its index doesn't describe it: {what}")))
+        let compared = match toc {
+            Ok(toc) => this.compare_all(&toc.entries),
+            Err(error) => Err(Unaccepted::Differs(error.to_string())),
+        };
+        match compared {
+            Ok(()) => Ok(Ok(())),
+            Err(Unaccepted::Differs(what)) => Ok(Err(format!("its index doesn't describe it: {what}"))),
+            Err(Unaccepted::Unread(what)) => Err(Error::Internal(what)),
+        }
     })
     .await
 }

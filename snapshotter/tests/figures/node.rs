@@ -128,6 +128,28 @@ impl Node {
         lines.map(|line| line.rsplit(' ').next().expect("a value").parse::<u64>().expect("a number")).sum()
     }
 
+    /// Descriptors that the daemon has, and how many of them are of layers' files.
+    pub fn descriptors(&self) -> (u64, u64) {
+        let dir = format!("/proc/{}/fd", self.daemon.pid());
+        let layers = self.place.root().join("layers");
+        let all = std::fs::read_dir(dir).expect("it runs").map(|entry| entry.expect("an entry").path());
+        let (mut count, mut of_layers) = (0, 0);
+        for path in all {
+            count += 1;
+            // One that was closed just now leads nowhere.
+            of_layers += u64::from(std::fs::read_link(path).is_ok_and(|target| target.starts_with(&layers)));
+        }
+        (count, of_layers)
+    }
+
+    /// How many descriptors the daemon may have, and how many it might allow itself.
+    pub fn descriptor_limit(&self) -> (String, String) {
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", self.daemon.pid())).expect("it runs");
+        let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).expect("a limit");
+        let mut fields = line.split_whitespace().map(str::to_owned);
+        (fields.next().expect("the soft one"), fields.next().expect("the hard one"))
+    }
+
     /// Bytes of the only layer that were sent until now; waits until nothing is on its way any more.
     pub async fn sent(&self) -> u64 {
         self.registry.wait_until_idle().await;

@@ -2,6 +2,7 @@
 
 mod eager;
 mod lazy;
+mod open;
 mod restart;
 
 use std::collections::BTreeMap;

@@ -1,5 +1,7 @@
 //! Which layers are mounted, with real mounts.
 
+use spandrel_fixtures::random::Random;
+
 use super::*;
 
 fn bed(keep_mounted: usize) -> Bed {
@@ -75,4 +77,56 @@ async fn every_mount_goes_when_nothing_will_serve_them() {
     bed.prepare("container", "chain-one").await.expect("prepared");
     bed.snapshots.unmount_all().await;
     assert_eq!(bed.layers.state().mounted.len(), 0);
+}
+
+/// Containers that come and go at once, on chains that share layers, with hardly any layer kept beside those in use.
+async fn storm(bed: &Bed, keep: usize) {
+    const LAYERS: usize = 6;
+    for layer in 0..LAYERS {
+        let parent = layer.checked_sub(2).map(|below| format!("chain-{below}")).unwrap_or_default();
+        bed.remote(&layer.to_string(), &parent).await;
+    }
+    let containers = (0..8_usize).map(|number| async move {
+        let mut random = Random::new(number as u64);
+        for round in 0..12 {
+            let top = usize::try_from(random.below(LAYERS as u64)).expect("few");
+            let key = format!("container-{number}-{round}");
+            bed.prepare(&key, &format!("chain-{top}")).await.expect("prepared");
+            // From the answer to the removal, whatever the others do meanwhile.
+            for _ in 0..random.below(20) {
+                let mounted = bed.layers.state().mounted.clone();
+                for layer in (0..=top).rev().step_by(2) {
+                    let target = bed.dir.path().join(format!("snapshots/{}/fs", layer + 1));
+                    let found = mounted.get(&target).map(|key| key.0.clone());
+                    assert_eq!(found, Some(layer.to_string()), "{key} stands on it");
+                }
+                if random.below(4) == 0 {
+                    bed.snapshots.mounts(key.clone()).await.expect("mounts");
+                }
+                tokio::task::yield_now().await;
+            }
+            bed.snapshots.remove(key).await.expect("removed");
+        }
+    });
+    futures_util::future::join_all(containers).await;
+    bed.settle().await;
+    bed.snapshots.lowers.evict().await;
+    let left = bed.layers.state().mounted.len();
+    assert_eq!(left, keep, "nobody uses any: those used last");
+    assert_eq!(bed.snapshots.lowers.mounted().len(), keep, "and that is known");
+    assert!(bed.metrics.encode().contains(&format!("spandrel_layer_mounts {keep}\n")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_use_is_never_unmounted() {
+    for keep in [0, 2] {
+        storm(&Bed::with(Fake::default(), |options| options.keep_mounted = keep), keep).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_use_is_never_really_unmounted() {
+    if spandrel_fixtures::require::root() {
+        storm(&bed(1), 1).await;
+    }
 }
