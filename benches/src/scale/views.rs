@@ -19,7 +19,8 @@ impl Views {
     /// containerd's.
     pub fn hold_all(&mut self, containerd: &Containerd) -> Result<()> {
         let snapshots = |arguments: &[&str]| {
-            let all = [&["--namespace", NAMESPACE, "snapshots", "--snapshotter", "spandrel"], arguments].concat();
+            let all =
+                [&["--namespace", NAMESPACE, "snapshots", "--snapshotter", "spandrel"], arguments].concat();
             containerd.ctr(&all).map_err(|error| anyhow!("ctr {}: {error}", all.join(" ")))
         };
         for top in tops(&snapshots(&["list"])?) {
@@ -47,7 +48,8 @@ mod tests {
 
     #[test]
     fn only_what_nothing_stands_on_is_on_top() {
-        let list = "KEY PARENT KIND\na  Committed\nb a Committed\nc b Committed\nd a Committed\nview-0 c View\n";
+        let list =
+            "KEY PARENT KIND\na  Committed\nb a Committed\nc b Committed\nd a Committed\nview-0 c View\n";
         assert_eq!(tops(list), ["d"], "c is held already");
     }
 }
