@@ -103,9 +103,8 @@ impl Regions {
     /// When it can't be read.
     pub(super) fn are_intact(&self) -> io::Result<bool> {
         let file = self.file.get()?;
-        let len = checked_len(self.count).filter(|len| file.metadata().is_ok_and(|found| {
-            found.len() == *len + CRC_LEN as u64
-        }));
+        let len = checked_len(self.count)
+            .filter(|len| file.metadata().is_ok_and(|found| found.len() == *len + CRC_LEN as u64));
         let Some(len) = len else { return Ok(false) };
         let mut hasher = crc32fast::Hasher::new();
         let mut buffer = vec![0; usize::try_from(len).map_or(CHECK_LEN, |len| len.min(CHECK_LEN))];

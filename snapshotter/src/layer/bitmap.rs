@@ -73,7 +73,11 @@ impl Bitmap {
         file.set_len(HEADER_LEN + u64::from(spans) * ENTRY_LEN)?;
         file.write_all_at(&header(spans), 0)?;
         let missing = || Entry { state: AtomicU8::new(MISSING), crc: AtomicU32::new(0) };
-        Ok(Self { file: file.into(), entries: (0..spans).map(|_| missing()).collect(), present: AtomicU32::new(0) })
+        Ok(Self {
+            file: file.into(),
+            entries: (0..spans).map(|_| missing()).collect(),
+            present: AtomicU32::new(0),
+        })
     }
 
     /// Opens the file of a stream of `spans` spans. What makes no sense in it counts as missing; a file that isn't this

@@ -93,7 +93,8 @@ async fn mounts_and_unmounts_that_race_leave_a_layer_that_reads() {
         tokio::spawn(async move {
             for round in 0..10 {
                 bench.store.mount(&key, None, &target).await.expect("mounts");
-                let (name, want) = if round % 2 == 0 { ("one", noise(1, 100_000)) } else { ("two", noise(2, 300_000)) };
+                let (name, want) =
+                    if round % 2 == 0 { ("one", noise(1, 100_000)) } else { ("two", noise(2, 300_000)) };
                 assert!(contents(target.join(name)).await.expect("reads") == want, "round {round}");
                 bench.store.unmount(&key, &target).await.expect("unmounts");
             }
