@@ -293,7 +293,10 @@ impl Layer {
                 let device = self.node.device.path(&self.key.0);
                 let own = self.dir.join(TABLE);
                 let table = table.unwrap_or(&own);
-                self.node.mounter.erofs(table, &device, target, self.node.options.directio).await?;
+                let mounted =
+                    self.node.mounter.erofs(table, &device, target, self.node.options.directio).await;
+                // It was opened in vain, unless it is mounted elsewhere.
+                mounted.inspect_err(|_| self.close_later())?;
             }
         }
         lock(&self.targets).insert(target.to_path_buf());

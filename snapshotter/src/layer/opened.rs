@@ -1,6 +1,6 @@
 //! A layer's files while they are open: opened for a mount, watched over until they are what the image says, and closed when the
-//! layer isn't mounted any more and nothing is left to do. What there are of layers that nobody uses then take neither
-//! descriptors nor, but for their records, memory.
+//! layer isn't mounted any more and nothing is left to do. Layers that nobody uses then take neither descriptors nor, but for
+//! their records, memory.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -137,7 +137,10 @@ impl Layer {
             let found = tokio::select! {
                 biased;
                 () = ended.cancelled() => return,
-                what = spans.doubted() => return self.record_doubt(what).await,
+                what = spans.doubted() => {
+                    self.record_doubt(what).await;
+                    return spans.ended();
+                }
                 verdict = self.verdict(&spans) => verdict,
             };
             // Not broken off by an end: the file would be written on after the gate was let go.

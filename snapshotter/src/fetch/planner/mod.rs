@@ -52,7 +52,7 @@ impl Class {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Background {
-    /// From the mount on, beside what readers wait for.
+    /// As soon as the pull is over, which the first read says or some time without one; beside what readers wait for.
     #[default]
     Stream,
     /// When no reader has waited for a while.
