@@ -1,6 +1,7 @@
 //! The daemon: a containerd snapshotter whose layers are mounted from their index and filled on demand.
 
 pub mod admin;
+pub mod cache;
 pub mod config;
 pub mod daemon;
 pub mod device;

@@ -15,6 +15,7 @@ use super::planner::{Background, Class, End, LayerId, Next, Order, OrderId, Plan
 use super::spans::Spans;
 use super::worker;
 use crate::Error;
+use crate::cache::Ledger;
 use crate::metrics::Metrics;
 
 /// What operators choose.
@@ -91,6 +92,8 @@ pub(crate) struct Engine {
     pub(super) read_timeout: Duration,
     pub(super) failure_memory: Duration,
     pub(crate) metrics: Arc<Metrics>,
+    /// What is written, and whether there is room.
+    pub(crate) ledger: Arc<Ledger>,
     /// Fetches and writes under way.
     pub(crate) tasks: TaskTracker,
 }
@@ -120,6 +123,7 @@ impl Engine {
             read_timeout: settings.read_timeout,
             failure_memory: settings.failure_memory,
             metrics,
+            ledger: Arc::default(),
             tasks,
         })
     }

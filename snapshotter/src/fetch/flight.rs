@@ -42,6 +42,8 @@ pub(super) struct Flight {
 enum Slot {
     Flying(Flight),
     Failed(Error, Instant),
+    /// It is being given back: nobody fetches it until it is gone. Who comes waits, and is told nothing: it asks anew.
+    Leaving(watch::Sender<Option<Outcome>>),
 }
 
 /// The flights of one layer.
@@ -85,6 +87,7 @@ impl Tower<'_> {
     pub(super) fn known(&mut self, id: u32, now: Instant) -> Known {
         match self.0.get(&id) {
             Some(Slot::Flying(flight)) => Known::Flying(flight.pilot.subscribe()),
+            Some(Slot::Leaving(end)) => Known::Flying(end.subscribe()),
             Some(Slot::Failed(error, until)) if now < *until => Known::Failed(error.clone()),
             Some(Slot::Failed(..)) => {
                 self.0.remove(&id);
@@ -96,8 +99,10 @@ impl Tower<'_> {
 
     /// Span `id` takes off, unless it is on its way already.
     pub(super) fn take_off(&mut self, id: u32) -> Waiter {
-        if let Some(Slot::Flying(flight)) = self.0.get(&id) {
-            return flight.pilot.subscribe();
+        match self.0.get(&id) {
+            Some(Slot::Flying(flight)) => return flight.pilot.subscribe(),
+            Some(Slot::Leaving(end)) => return end.subscribe(),
+            Some(Slot::Failed(..)) | None => {}
         }
         let (pilot, waiter) = watch::channel(None);
         let flight = Flight { pilot, backoff: MIN_BACKOFF, corrupt: 0, last: None };
@@ -116,14 +121,43 @@ impl Tower<'_> {
     /// caller to drop when it doesn't hold the lock any more: memory goes back with it.
     #[must_use = "it is to be dropped after the lock"]
     pub(super) fn land(&mut self, id: u32) -> Option<Flight> {
+        if !matches!(self.0.get(&id), Some(Slot::Flying(_))) {
+            return None;
+        }
         match self.0.remove(&id) {
             Some(Slot::Flying(flight)) => Some(flight),
             _ => None,
         }
     }
 
+    /// Span `id`, which is in the stream, is to go; says whether it may, which it may not while it is on its way (it may not
+    /// be written yet). Until [`Tower::left`] nobody fetches it.
+    pub(super) fn leave(&mut self, id: u32) -> bool {
+        if matches!(self.0.get(&id), Some(Slot::Flying(_) | Slot::Leaving(_))) {
+            return false;
+        }
+        self.0.insert(id, Slot::Leaving(watch::Sender::new(None)));
+        true
+    }
+
+    /// It is gone: those who wait ask anew.
+    pub(super) fn left(&mut self, id: u32) {
+        if self.is_leaving(id) {
+            self.0.remove(&id);
+        }
+    }
+
+    /// Whether it is being given back.
+    pub(super) fn is_leaving(&self, id: u32) -> bool {
+        matches!(self.0.get(&id), Some(Slot::Leaving(_)))
+    }
+
     /// It failed, and fails all who ask until `until`.
     pub(super) fn fail(&mut self, id: u32, error: &Error, until: Instant) {
+        // Whoever gives it back holds its place.
+        if self.is_leaving(id) {
+            return;
+        }
         if let Some(Slot::Flying(flight)) = self.0.insert(id, Slot::Failed(error.clone(), until)) {
             flight.pilot.send_replace(Some(Err(error.clone())));
         }

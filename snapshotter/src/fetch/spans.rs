@@ -2,7 +2,9 @@
 //!
 //! A span comes in a *flight*: one for each span at a time, whoever asks. When it has come it is handed to those who wait,
 //! and then written to the stream; no reply waits for the disk. Which spans are asked for when, and with which others, is
-//! the planner's to say; `worker` asks for them.
+//! the planner's to say; `worker` asks for them; `room` gives back what they take on the disk.
+
+mod room;
 
 use std::io;
 use std::ops::Range;
@@ -76,6 +78,12 @@ pub(crate) struct Spans {
     disk_trouble: AtomicBool,
     /// Notified when something that went on has ended.
     less_to_do: Notify,
+    /// Whether the layer is to be completed by itself: it is mounted.
+    completing: AtomicBool,
+    /// Whether spans of it were given back since, so that it isn't after all.
+    thinned: AtomicBool,
+    /// How many rely on all spans being there.
+    kept_whole: AtomicU32,
 }
 
 impl Drop for Spans {
@@ -126,6 +134,9 @@ impl Spans {
                 complete: Notify::new(),
                 disk_trouble: AtomicBool::new(false),
                 less_to_do: Notify::new(),
+                completing: AtomicBool::new(false),
+                thinned: AtomicBool::new(false),
+                kept_whole: AtomicU32::new(0),
             })
         })
     }
@@ -243,12 +254,14 @@ impl Spans {
         self.refuted.get().cloned().unwrap_or_default()
     }
 
-    /// What nobody has asked for may be fetched, too, from now on.
+    /// What nobody has asked for may be fetched, too, from now on, while the disk has room for it.
     pub(crate) fn complete_in_background(&self) {
-        self.set_background(true);
+        self.completing.store(true, Ordering::Relaxed);
+        self.thinned.store(false, Ordering::Relaxed);
+        self.weigh_background();
     }
 
-    fn set_background(&self, on: bool) {
+    pub(super) fn set_background(&self, on: bool) {
         let on = on && self.engine.completes_layers;
         self.background.store(on, Ordering::Release);
         self.engine.background(self.id, on);
@@ -260,19 +273,32 @@ impl Spans {
     /// It isn't fetched any more but for those who read it.
     pub(super) fn no_background(&self, error: &SourceError) {
         warn!(layer = self.name, %error, "it isn't completed until it is mounted again");
+        self.completing.store(false, Ordering::Relaxed);
         self.set_background(false);
+    }
+
+    /// The disk has room again for what nobody has asked for, or no more.
+    pub(crate) fn weigh_background(&self) {
+        let on = self.completing.load(Ordering::Relaxed)
+            && !self.thinned.load(Ordering::Relaxed)
+            && !self.engine.ledger.is_tight();
+        self.set_background(on);
     }
 
     /// Fills `bytes` from `offset` of the stream without waiting for anything but the disk, and says whether it could; not when
     /// something of it is missing (or must be checked first).
     pub(crate) fn read_present(&self, offset: u64, bytes: &mut [u8]) -> bool {
-        let present = |id| self.files.bitmap.get(id) == Presence::Present;
+        let bitmap = &self.files.bitmap;
+        let seen = bitmap.seen();
         let ids = self.table.covering(offset..end(offset, bytes.len()));
-        if self.refuted.get().is_some() || !ids.clone().all(present) {
+        if self.refuted.get().is_some() || !ids.clone().all(|id| bitmap.get(id) == Presence::Present) {
             return false;
         }
         match self.files.stream.read(offset, bytes) {
+            // Something was given back meanwhile, perhaps these spans: the slow way finds out.
+            Ok(()) if !bitmap.unchanged(seen) => false,
             Ok(()) => {
+                self.touch(ids.clone());
                 if let Some(at) = self.moved_to(&ids) {
                     self.engine.demand(self.id, &[], &[], Some(at));
                 }
@@ -285,6 +311,12 @@ impl Spans {
                 false
             }
         }
+    }
+
+    /// Somebody uses these spans.
+    fn touch(&self, ids: impl Iterator<Item = u32>) {
+        let age = self.engine.ledger.age();
+        ids.for_each(|id| self.files.bitmap.touch(id, age));
     }
 
     /// Where a reader has come to with a read of these spans, if it has gone on.
@@ -312,12 +344,18 @@ impl Spans {
         let wanted = offset..end(offset, len);
         let mut distrusted = false;
         let (mut bytes, waiters) = loop {
+            let seen = self.files.bitmap.seen();
             let asked = self.want(self.table.covering(wanted.clone()))?;
             if asked.present.is_empty() {
                 break (vec![0; len], asked.waiters);
             }
             match self.read_files(vec![0; len], &asked.present, &wanted).await {
-                Ok(bytes) => break (bytes, asked.waiters),
+                // Something was given back meanwhile, perhaps what was read: once more.
+                Ok(_) if !self.files.bitmap.unchanged(seen) => {}
+                Ok(bytes) => {
+                    self.touch(asked.present.into_iter());
+                    break (bytes, asked.waiters);
+                }
                 Err(error) if distrusted => return Err(error),
                 Err(error) => {
                     warn!(layer = self.name, %error, offset, "the stream can't be read: its spans are fetched anew");
@@ -341,13 +379,18 @@ impl Spans {
         let deadline = Instant::now() + self.engine.read_timeout;
         let mut waiter = Some(waiter);
         for _ in 0..ABANDONED_TRIES {
+            let seen = self.files.bitmap.seen();
             let flight = match waiter.take() {
                 Some(waiter) => waiter,
                 None => match self.want(id..id + 1) {
                     Ok(asked) => match asked.waiters.into_iter().next() {
                         Some((_, waiter)) => waiter,
                         // It has been written meanwhile.
-                        None => return (id, self.from_stream(id).await),
+                        None => match self.from_stream(id).await {
+                            // And perhaps given back again.
+                            Ok(_) if !self.files.bitmap.unchanged(seen) => continue,
+                            outcome => return (id, outcome),
+                        },
                     },
                     Err(error) => return (id, Err(error)),
                 },
@@ -598,6 +641,8 @@ impl Spans {
         let id = span.id.0;
         let bytes = Arc::new(bytes);
         self.tower().arrived(id, Arc::clone(&bytes));
+        // Who asked for it uses it; what comes unasked is at least worth more than what nobody has used for long.
+        self.touch(std::iter::once(id));
         let (this, start) = (Arc::clone(self), span.uncompressed.start);
         let write = move || {
             let written = this
@@ -605,8 +650,17 @@ impl Spans {
                 .stream
                 .write(start, &bytes.bytes)
                 .and_then(|()| this.files.bitmap.set(id, crc32fast::hash(&bytes.bytes)));
-            if written.is_err() {
-                this.engine.lost(this.id, id);
+            let ledger = &this.engine.ledger;
+            match &written {
+                Ok(()) => ledger.wrote(bytes.bytes.len() as u64),
+                Err(error) => {
+                    // What was written of it is of no use to anybody.
+                    this.file_range(id).map(|range| this.files.stream.punch(range));
+                    if is_full(error) {
+                        ledger.short(bytes.bytes.len() as u64);
+                    }
+                    this.engine.lost(this.id, id);
+                }
             }
             // Bit first, then the flight's end: whoever comes in between finds one or the other.
             let landed = this.tower().land(id);
@@ -619,9 +673,7 @@ impl Spans {
                 }
                 // The readers have their bytes; the next ones fetch again.
                 Err(error) => {
-                    let full =
-                        matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-                    this.engine.metrics.error(if full { "no-space" } else { "disk" });
+                    this.engine.metrics.error(if is_full(&error) { "no-space" } else { "disk" });
                     if !this.disk_trouble.swap(true, Ordering::Relaxed) {
                         warn!(layer = this.name, %error, "spans can't be kept: they are fetched anew for each read");
                         // What nobody reads would come in vain.
@@ -646,6 +698,11 @@ impl Spans {
         let this = Arc::clone(self);
         blocking(move || ids.into_iter().map(|id| this.window(id)).collect()).await
     }
+}
+
+/// Whether a write failed for lack of room.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Where a read of `len` bytes from `offset` ends.

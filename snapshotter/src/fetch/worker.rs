@@ -274,7 +274,9 @@ impl Spans {
         for (id, memory) in order.spans.clone().zip(memory) {
             let follows = wanted.last().is_none_or(|last| last.span.id.0 + 1 == id);
             match self.span(id) {
-                Ok(span) if follows && !tower.has_come(id) && self.is_missing(id) => {
+                Ok(span)
+                    if follows && !tower.has_come(id) && !tower.is_leaving(id) && self.is_missing(id) =>
+                {
                     tower.take_off(id);
                     wanted.push(Wanted { span, memory: Some(memory) });
                 }

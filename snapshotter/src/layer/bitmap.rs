@@ -4,6 +4,14 @@
 //! entry holds the CRC-32 of the span's uncompressed bytes, and what was present before a restart counts as *unverified*
 //! until `fetch` has read it once and compared. A torn entry fails a check of its own and counts as missing.
 //!
+//! A span may also go again, when the disk is to have room: its bytes become a hole, which reads as zeros. So who reads a
+//! span looks twice: [`Bitmap::seen`] before it looks whether the span is present, [`Bitmap::unchanged`] after its bytes
+//! were read and before they are used. Spans are withdrawn *before* the hole is made, first their states, then the number
+//! that `seen` gives. A reader that has met the hole therefore finds the number changed; one that took the number after
+//! the change finds the states changed, until the span is there anew, which is after the hole. That costs a read two loads
+//! of a number that hardly ever changes, and no lock. (Between the number's change and the hole, and between the bytes
+//! and the second look, are system calls on one file: the kernel's own locks order them.)
+//!
 //! The file: 16 bytes of header (magic, number of spans, its CRC), then 8 bytes for each span: the checksum, and a mark
 //! that is made of span number and checksum. All numbers are little endian; zeros mean that the span is missing.
 
@@ -11,7 +19,7 @@ use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering, fence};
 
 use crate::open_files::LazyFile;
 
@@ -37,7 +45,28 @@ const PRESENT: u8 = 2;
 #[derive(Debug)]
 struct Entry {
     state: AtomicU8,
+    /// When the span was used last, as the caller counts time; in bytes that would be padding otherwise.
+    used: AtomicU16,
     crc: AtomicU32,
+}
+
+impl Entry {
+    fn new(state: u8, crc: u32) -> Self {
+        Self { state: AtomicU8::new(state), used: AtomicU16::new(0), crc: AtomicU32::new(crc) }
+    }
+}
+
+/// How often spans had been withdrawn when somebody looked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Seen(u32);
+
+/// What is on the disk of a span that isn't missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Held {
+    /// The span.
+    pub id: u32,
+    /// When it was used last, as callers of [`Bitmap::touch`] count time; 0 when it wasn't since the bitmap was opened.
+    pub used: u16,
 }
 
 /// The bitmap of one stream.
@@ -46,6 +75,8 @@ pub(crate) struct Bitmap {
     file: LazyFile,
     entries: Vec<Entry>,
     present: AtomicU32,
+    /// Grows whenever spans were withdrawn.
+    withdrawals: AtomicU32,
 }
 
 /// The mark beside the checksum `crc` of span `id`: never 0, and the same for no other span by accident.
@@ -72,12 +103,11 @@ impl Bitmap {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
         file.set_len(HEADER_LEN + u64::from(spans) * ENTRY_LEN)?;
         file.write_all_at(&header(spans), 0)?;
-        let missing = || Entry { state: AtomicU8::new(MISSING), crc: AtomicU32::new(0) };
-        Ok(Self {
-            file: file.into(),
-            entries: (0..spans).map(|_| missing()).collect(),
-            present: AtomicU32::new(0),
-        })
+        Ok(Self::of(file.into(), (0..spans).map(|_| Entry::new(MISSING, 0)).collect()))
+    }
+
+    fn of(file: LazyFile, entries: Vec<Entry>) -> Self {
+        Self { file, entries, present: AtomicU32::new(0), withdrawals: AtomicU32::new(0) }
     }
 
     /// Opens the file of a stream of `spans` spans. What makes no sense in it counts as missing; a file that isn't this
@@ -95,9 +125,9 @@ impl Bitmap {
             let crc = u32::from_le_bytes([entry[0], entry[1], entry[2], entry[3]]);
             let found = u32::from_le_bytes([entry[4], entry[5], entry[6], entry[7]]);
             let state = if found == mark(id, crc) { UNVERIFIED } else { MISSING };
-            Entry { state: AtomicU8::new(state), crc: AtomicU32::new(crc) }
+            Entry::new(state, crc)
         });
-        Ok(Self { file: file.into(), entries: entries.collect(), present: AtomicU32::new(0) })
+        Ok(Self::of(file.into(), entries.collect()))
     }
 
     /// Keeps `file`, which is the same file, open only while it is used.
@@ -118,6 +148,11 @@ impl Bitmap {
             UNVERIFIED => Presence::Unverified(entry.crc.load(Ordering::Relaxed)),
             _ => Presence::Missing,
         }
+    }
+
+    /// Whether something of span `id` is in the stream, checked or not.
+    pub(crate) fn holds(&self, id: u32) -> bool {
+        self.get(id) != Presence::Missing
     }
 
     /// Span `id` is in the stream with bytes of checksum `crc`; to be called after they were written.
@@ -146,6 +181,59 @@ impl Bitmap {
             self.present.fetch_sub(1, Ordering::Relaxed);
         }
         self.file.get()?.write_all_at(&[0; 8], HEADER_LEN + u64::from(id) * ENTRY_LEN)
+    }
+
+    /// To be called before looking whether spans are present whose bytes are then read from the stream.
+    pub(crate) fn seen(&self) -> Seen {
+        Seen(self.withdrawals.load(Ordering::Acquire))
+    }
+
+    /// Whether what was read of spans that were present since `seen` is theirs. If not, some span was withdrawn
+    /// meanwhile, and zeros may have been read.
+    pub(crate) fn unchanged(&self, seen: Seen) -> bool {
+        fence(Ordering::Acquire);
+        self.withdrawals.load(Ordering::Relaxed) == seen.0
+    }
+
+    /// Span `id` is used at `now`, in the caller's own units.
+    pub(crate) fn touch(&self, id: u32, now: u16) {
+        // Nearly always it is so already: a load leaves the line shared among cores.
+        if let Some(entry) = self.entries.get(id as usize)
+            && entry.used.load(Ordering::Relaxed) != now
+        {
+            entry.used.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// The spans that aren't missing, in order.
+    pub(crate) fn held(&self) -> impl Iterator<Item = Held> + '_ {
+        (0u32..).zip(&self.entries).filter_map(|(id, entry)| {
+            let held = entry.state.load(Ordering::Acquire) != MISSING;
+            held.then(|| Held { id, used: entry.used.load(Ordering::Relaxed) })
+        })
+    }
+
+    /// These spans are missing from now on, in memory: what comes after [`Bitmap::forget`] may be a hole. The caller sees
+    /// to it that nobody fills them meanwhile.
+    pub(crate) fn withdraw(&self, ids: &[u32]) {
+        for entry in ids.iter().filter_map(|id| self.entries.get(*id as usize)) {
+            if entry.state.swap(MISSING, Ordering::AcqRel) == PRESENT {
+                self.present.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        // After the states: who sees the new number sees them.
+        self.withdrawals.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// These spans, which were withdrawn, are missing on the disk too, for good when this returns.
+    ///
+    /// # Errors
+    /// What the disk says. Entries may still say that their spans are present: their bytes must stay.
+    pub(crate) fn forget(&self, ids: &[u32]) -> io::Result<()> {
+        for id in ids {
+            self.file.get()?.write_all_at(&[0; 8], HEADER_LEN + u64::from(*id) * ENTRY_LEN)?;
+        }
+        self.file.get()?.sync_data()
     }
 
     /// How many spans are present and verified.
@@ -181,6 +269,33 @@ mod tests {
         assert_eq!(bitmap.get(3), Presence::Missing, "there is no such span");
         bitmap.verified(1);
         assert_eq!(bitmap.get(1), Presence::Present);
+    }
+
+    #[test]
+    fn what_is_withdrawn_is_missing_and_noticed_by_who_is_reading() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("bitmap");
+        let bitmap = Bitmap::create(&path, 4).expect("a file");
+        for id in 0..3 {
+            bitmap.set(id, id).expect("written");
+        }
+        bitmap.touch(1, 7);
+        let held = |bitmap: &Bitmap| bitmap.held().map(|held| (held.id, held.used)).collect::<Vec<_>>();
+        assert_eq!(held(&bitmap), [(0, 0), (1, 7), (2, 0)]);
+        let seen = bitmap.seen();
+        assert!(bitmap.unchanged(seen));
+        bitmap.withdraw(&[0, 2, 3]);
+        assert!(!bitmap.unchanged(seen));
+        assert!(bitmap.unchanged(bitmap.seen()));
+        assert_eq!((held(&bitmap), bitmap.present()), (vec![(1, 7)], 1));
+        // On the disk they are there until that is written: a crash in between finds their bytes, too.
+        assert_eq!(held(&Bitmap::open(&path, 4).expect("opens")), [(0, 0), (1, 0), (2, 0)]);
+        bitmap.forget(&[0, 2, 3]).expect("written");
+        assert_eq!(held(&Bitmap::open(&path, 4).expect("opens")), [(1, 0)]);
+        // One that was filled meanwhile is there again, and who read before isn't told that all is as it was.
+        bitmap.set(0, 5).expect("written");
+        assert_eq!(bitmap.get(0), Presence::Present);
+        assert!(!bitmap.unchanged(seen));
     }
 
     #[test]

@@ -7,10 +7,10 @@ use std::fs::OpenOptions;
 use std::io;
 use std::num::NonZeroU64;
 use std::ops::Range;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 
-use rustix::fs::Advice;
+use rustix::fs::{Advice, FallocateFlags};
 
 use crate::open_files::LazyFile;
 
@@ -96,6 +96,30 @@ impl Stream {
         Ok(())
     }
 
+    /// Gives the blocks back that lie within `range` as a whole: a hole, which reads as zeros. Returns how long it is, in
+    /// bytes. Blocks at its ends that others share stay as they are. Not while anybody relies on these bytes: `bitmap`
+    /// says how that is known.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub(crate) fn punch(&self, range: Range<u64>) -> io::Result<u64> {
+        let block = self.file.get()?.metadata()?.blksize().max(512);
+        let start = range.start.next_multiple_of(block);
+        let end = if range.end >= self.len { self.len } else { range.end - range.end % block };
+        let Some(len) = end.checked_sub(start).filter(|len| *len > 0) else { return Ok(0) };
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        rustix::fs::fallocate(&*self.file.get()?, flags, start, len)?;
+        Ok(len)
+    }
+
+    /// Bytes that the file takes on the disk.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub(crate) fn allocated(&self) -> io::Result<u64> {
+        Ok(self.file.get()?.metadata()?.blocks() * 512)
+    }
+
     /// Waits until all of it is on the disk.
     pub(crate) fn sync(&self) -> io::Result<()> {
         self.file.get()?.sync_all()
@@ -125,5 +149,37 @@ mod tests {
         let error = stream.read(4096, &mut bytes).expect_err("it was cut");
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
         assert!(Stream::open(&path, 10_000).is_err());
+    }
+
+    #[test]
+    fn a_hole_takes_whole_blocks_and_no_neighbours() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("stream");
+        let len = 1_000_000;
+        let stream = Stream::create(&path, len).expect("made");
+        let block = std::fs::metadata(&path).expect("there").blksize();
+        let bytes = vec![7; usize::try_from(len).expect("small")];
+        for (range, hole) in [
+            (block + 1..3 * block + 5, 2 * block..3 * block),
+            (block..3 * block, block..3 * block),
+            (5..block, 5..5),
+            (block - 1..block + 1, 0..0),
+            // To its very end, padding included.
+            (100 * block + 9..padded(len), 101 * block..len),
+            (0..padded(len), 0..len),
+        ] {
+            stream.write(0, &bytes).expect("written");
+            stream.sync().expect("synced");
+            let before = stream.allocated().expect("known");
+            stream.punch(range.clone()).expect("punched");
+            let mut read = vec![1; bytes.len()];
+            stream.read(0, &mut read).expect("reads");
+            let hole_bytes: Vec<u64> =
+                (0u64..).zip(&read).filter(|(_, byte)| **byte == 0).map(|(at, _)| at).collect();
+            assert_eq!(hole_bytes, hole.clone().collect::<Vec<_>>(), "{range:?}");
+            let freed = before - stream.allocated().expect("known");
+            assert_eq!(freed, hole.end.next_multiple_of(block) - hole.start.next_multiple_of(block), "{range:?}");
+            assert_eq!(std::fs::metadata(&path).expect("there").len(), padded(len), "{range:?}");
+        }
     }
 }
