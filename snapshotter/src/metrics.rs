@@ -45,6 +45,14 @@ pub struct Metrics {
     pub fetch_seconds: Histogram,
     /// Layers mounted now.
     pub layer_mounts: Gauge,
+    /// Bytes that layers take on the disk, as last counted.
+    pub layers_bytes: Gauge,
+    /// How many of these are of layers that no snapshot refers to.
+    pub layers_unused_bytes: Gauge,
+    /// Bytes that layers may take.
+    pub layers_quota_bytes: Gauge,
+    /// Bytes given back to the disk to make room, by `what`: `unused` and `unmounted` layers, `spans` of mounted ones.
+    pub given_back_bytes: Family<Label, Counter>,
     /// Failures by `class`, as callers see them.
     pub errors: Family<Label, Counter>,
     /// Requests of the kernel to the FUSE device by `operation`.
@@ -66,6 +74,10 @@ impl Metrics {
         let served_bytes = Counter::default();
         let fetch_seconds = seconds();
         let layer_mounts = Gauge::default();
+        let layers_bytes = Gauge::default();
+        let layers_unused_bytes = Gauge::default();
+        let layers_quota_bytes = Gauge::default();
+        let given_back_bytes = Family::default();
         let errors = Family::default();
         let fuse_requests = Family::default();
         let fuse_errors = Counter::default();
@@ -101,6 +113,22 @@ impl Metrics {
             fetch_seconds.clone(),
         );
         registry.register("layer_mounts", "Layers mounted now", Gauge::clone(&layer_mounts));
+        registry.register(
+            "layers_bytes",
+            "Bytes that layers take on the disk, as last counted",
+            layers_bytes.clone(),
+        );
+        registry.register(
+            "layers_unused_bytes",
+            "Bytes of layers that no snapshot refers to",
+            layers_unused_bytes.clone(),
+        );
+        registry.register("layers_quota_bytes", "Bytes that layers may take", layers_quota_bytes.clone());
+        registry.register(
+            "given_back_bytes",
+            "Bytes given back to the disk to make room",
+            Family::clone(&given_back_bytes),
+        );
         registry.register("errors", "Failures by class", Family::clone(&errors));
         registry.register(
             "fuse_requests",
@@ -122,6 +150,10 @@ impl Metrics {
             served_bytes,
             fetch_seconds,
             layer_mounts,
+            layers_bytes,
+            layers_unused_bytes,
+            layers_quota_bytes,
+            given_back_bytes,
             errors,
             fuse_requests,
             fuse_errors,
@@ -142,6 +174,11 @@ impl Metrics {
     /// A span, or a whole layer, was made present.
     pub fn fill(&self, cause: &'static str) {
         self.fills.get_or_create(&[("cause", cause)]).inc();
+    }
+
+    /// Room was made.
+    pub fn given_back(&self, what: &'static str, bytes: u64) {
+        self.given_back_bytes.get_or_create(&[("what", what)]).inc_by(bytes);
     }
 
     /// Something failed.

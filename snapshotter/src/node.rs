@@ -74,6 +74,8 @@ impl Node {
         options.memory_budget = config.fetch.memory.0;
         options.background = config.fetch.background;
         options.background_rate = Some(config.fetch.background_rate.0).filter(|rate| *rate > 0);
+        options.quota = config.disk.quota;
+        options.unused_mark = config.disk.unused_mark;
         options.directio = able.directio;
         let containerd = &config.containerd.address;
         let parts = Parts {

@@ -39,7 +39,16 @@ impl SmallDisk {
 
     /// Fills it to the last byte.
     pub(crate) fn fill(&self) {
-        let mut file = File::create(self.path().join("filler")).expect("a file");
+        self.fill_by("filler");
+    }
+
+    /// Fills it to the last byte once more, after something has gone.
+    pub(crate) fn fill_again(&self) {
+        self.fill_by("further filler");
+    }
+
+    fn fill_by(&self, name: &str) {
+        let mut file = File::create(self.path().join(name)).expect("a file");
         for len in [1 << 20, 4096, 1] {
             while file.write_all(&vec![1; len]).and_then(|()| file.sync_data()).is_ok() {}
         }

@@ -3,11 +3,22 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// How much is written before somebody looks at once, in bytes, until it is known how much room there is: what a disk writes
 /// in a quarter of a second.
 const FIRST_STEP: u64 = 64 << 20;
+
+/// How many of those who ask for room have been seen to.
+#[derive(Debug, Clone, Copy, Default)]
+struct Served {
+    /// All up to this one.
+    ticket: u64,
+    /// Whether there is some for the last of them.
+    room: bool,
+    /// Whether anybody will see to the next.
+    attended: bool,
+}
 
 /// See the module.
 #[derive(Debug)]
@@ -23,6 +34,20 @@ pub(crate) struct Ledger {
     /// The age in which we are: what was used in the same is taken to be used at the same time.
     age: AtomicU16,
     due: Notify,
+    /// How many have asked for room.
+    asked: AtomicU64,
+    served: watch::Sender<Served>,
+}
+
+/// What somebody finds who looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Look {
+    /// Bytes written since the last look.
+    pub written: u64,
+    /// Bytes that could not be.
+    pub short: u64,
+    /// The last of those who ask for room.
+    ticket: u64,
 }
 
 impl Default for Ledger {
@@ -35,6 +60,8 @@ impl Default for Ledger {
             // 0 is for what was not used since the start.
             age: AtomicU16::new(1),
             due: Notify::new(),
+            asked: AtomicU64::new(0),
+            served: watch::Sender::default(),
         }
     }
 }
@@ -55,6 +82,22 @@ impl Ledger {
         self.due.notify_one();
     }
 
+    /// Asks for room for so many bytes and waits until somebody has looked; says whether another try is worth while. At once,
+    /// and no, where nobody looks.
+    pub(crate) async fn make_room(&self, len: u64) -> bool {
+        self.short.fetch_add(len.max(1), Ordering::Relaxed);
+        let ticket = self.asked.fetch_add(1, Ordering::AcqRel) + 1;
+        self.due.notify_one();
+        let mut served = self.served.subscribe();
+        let seen_to = |served: &Served| served.ticket >= ticket || !served.attended;
+        served.wait_for(seen_to).await.is_ok_and(|served| served.ticket >= ticket && served.room)
+    }
+
+    /// Somebody looks from now on whenever it is due, or not any more.
+    pub(crate) fn attend(&self, attended: bool) {
+        self.served.send_modify(|served| served.attended = attended);
+    }
+
     /// Something else makes a look worth while.
     pub(crate) fn poke(&self) {
         self.due.notify_one();
@@ -65,9 +108,22 @@ impl Ledger {
         self.due.notified().await;
     }
 
-    /// Somebody looks now: how much was written since the last time, and how much could not be.
-    pub(crate) fn look(&self) -> (u64, u64) {
-        (self.written.swap(0, Ordering::Relaxed), self.short.swap(0, Ordering::Relaxed))
+    /// Somebody looks now. What is found out is for [`Ledger::looked`].
+    pub(crate) fn look(&self) -> Look {
+        // The tickets first: who has one has said before how much is short.
+        let ticket = self.asked.load(Ordering::Acquire);
+        let (written, short) = (self.written.swap(0, Ordering::Relaxed), self.short.swap(0, Ordering::Relaxed));
+        Look { written, short, ticket }
+    }
+
+    /// What came of it: whether there is room now for what could not be written.
+    pub(crate) fn looked(&self, look: Look, freed: bool) {
+        self.served.send_modify(|served| (served.ticket, served.room) = (look.ticket, freed));
+    }
+
+    /// Whether anything was written, or could not be, since the last look.
+    pub(crate) fn has_written(&self) -> bool {
+        self.written.load(Ordering::Relaxed) > 0 || self.short.load(Ordering::Relaxed) > 0
     }
 
     /// From now on it is time after so many bytes.
@@ -113,12 +169,36 @@ mod tests {
             ledger.wrote(len);
             assert_eq!(due(), want, "{len}");
         }
-        assert_eq!(ledger.look(), (600, 0));
+        let looked = || {
+            let look = ledger.look();
+            (look.written, look.short)
+        };
+        assert_eq!(looked(), (600, 0));
         ledger.wrote(1000);
         assert!(due());
         ledger.short(0);
         assert!(due() && !due());
-        assert_eq!(ledger.look(), (1000, 1));
+        assert_eq!(looked(), (1000, 1));
+    }
+
+    #[test]
+    fn who_asks_for_room_waits_for_a_look_that_knows_of_it() {
+        let ledger = Ledger::default();
+        assert_eq!(ledger.make_room(5).now_or_never(), Some(false), "nobody looks");
+        ledger.attend(true);
+        let before = ledger.look();
+        let mut asking = std::pin::pin!(ledger.make_room(7));
+        assert_eq!((&mut asking).now_or_never(), None);
+        ledger.looked(before, true);
+        assert_eq!((&mut asking).now_or_never(), None, "that look had begun before");
+        let look = ledger.look();
+        assert_eq!(look.short, 7);
+        ledger.looked(look, true);
+        assert_eq!(asking.now_or_never(), Some(true));
+        let mut asking = std::pin::pin!(ledger.make_room(7));
+        assert_eq!((&mut asking).now_or_never(), None);
+        ledger.attend(false);
+        assert_eq!(asking.now_or_never(), Some(false));
     }
 
     #[test]

@@ -12,6 +12,6 @@ mod ledger;
 mod policy;
 mod share;
 
-pub(crate) use ledger::Ledger;
-pub(crate) use policy::{Candidate, Hold, Holding, Situation, Step, choose, is_roomy, plan};
+pub(crate) use ledger::{Ledger, Look};
+pub(crate) use policy::{Candidate, Hold, Holding, Situation, Step, choose, is_tight, plan};
 pub use share::Share;

@@ -9,6 +9,13 @@ const QUOTA_SLACK: u64 = 32;
 /// drive out what somebody has read.
 const ROOMY_SLACK: u64 = 8;
 
+/// The part of the file system that must be free for what nobody has asked for to be fetched again: a fifth. At 85 % the kubelet
+/// begins to delete images, which it would do for bytes that nobody may ever read.
+const ROOMY_SHARE: u64 = 5;
+
+/// The part below which that is given up, a sixth: the two lie apart, so that it isn't begun and given up by turns.
+const TIGHT_SHARE: u64 = 6;
+
 /// Least room that is made when something could not be written, in bytes: 16 of the usual spans, so that not each write meets
 /// the end of the disk again.
 const MIN_ROOM: u64 = 64 << 20;
@@ -52,8 +59,18 @@ impl Situation {
     fn excess(&self) -> u64 {
         let low = self.quota - self.quota / QUOTA_SLACK;
         let over = if self.used > self.quota { self.used - low } else { 0 };
-        let short = if self.short > 0 { self.short.max(self.min_room()) } else { 0 };
-        over.max(short)
+        over.max(self.missing_room())
+    }
+
+    /// What has to be freed so that what could not be written can be; nothing if there is room by now.
+    fn missing_room(&self) -> u64 {
+        let needed = if self.short > 0 { self.short.max(self.min_room()) } else { 0 };
+        needed.saturating_sub(self.available)
+    }
+
+    /// Whether there is room by now for what could not be written.
+    pub(crate) fn has_room(&self) -> bool {
+        self.missing_room() == 0
     }
 }
 
@@ -137,12 +154,15 @@ fn oldest(holdings: &[Holding], hold: Hold) -> Vec<usize> {
     found
 }
 
-/// Whether there is room for what nobody has asked for, too.
-pub(crate) fn is_roomy(situation: &Situation) -> bool {
-    situation.short == 0
-        && situation.used <= situation.quota - situation.quota / ROOMY_SLACK
-        && !situation.is_above_mark()
-        && situation.available > 2 * situation.min_room()
+/// Whether what nobody has asked for is better not fetched, as it `was` until now; `steps` are what had to go.
+pub(crate) fn is_tight(situation: &Situation, steps: &[Step], was: bool) -> bool {
+    let roomy = situation.used <= situation.quota - situation.quota / ROOMY_SLACK
+        && situation.available >= situation.len / ROOMY_SHARE;
+    let tight = situation.short > 0
+        || situation.available < situation.len / TIGHT_SHARE
+        // What somebody has read would go for it.
+        || steps.iter().any(|step| matches!(step, Step::Thin(_)));
+    tight || (was && !roomy)
 }
 
 /// A span of a mounted layer that could go.
@@ -243,31 +263,39 @@ mod tests {
     #[test]
     fn what_could_not_be_written_makes_room_whatever_the_quota_says() {
         let mounted = [holding(Hold::Mounted, 1, 4 * GIB, 3 * GIB)];
-        let short = |short| Situation { short, ..calm() };
+        let short = |short| Situation { short, available: 0, mark: 100 * GIB, ..calm() };
         assert_eq!(plan(&short(1), &mounted), [Step::Thin(MIN_ROOM)]);
         assert_eq!(plan(&short(GIB), &mounted), [Step::Thin(GIB)]);
         assert_eq!(plan(&short(GIB), &all()), [Step::Drop(6)]);
         let small = Situation { len: 64 << 20, ..short(1) };
         assert_eq!(plan(&small, &mounted), [Step::Thin(1 << 20)]);
         assert_eq!(plan(&short(GIB), &[holding(Hold::Fixed, 0, GIB, GIB)]), []);
+        // Somebody has made room already.
+        assert_eq!(plan(&Situation { available: GIB, ..short(GIB) }, &mounted), []);
+        assert_eq!(plan(&Situation { available: GIB - 5, ..short(GIB) }, &mounted), [Step::Thin(5)]);
     }
 
     #[test]
-    fn there_is_room_for_what_nobody_asks_for_when_nothing_is_near_its_end() {
+    fn what_nobody_asks_for_is_fetched_when_nothing_is_near_its_end() {
         let calm = calm();
-        for (situation, want) in [
-            (calm, true),
-            (Situation { used: 53 * GIB, ..calm }, false),
-            (Situation { short: 1, ..calm }, false),
-            (Situation { available: 20 * GIB - 1, ..calm }, false),
-            (Situation { available: 100 << 20, mark: 100 * GIB, ..calm }, false),
-            (Situation { available: 200 << 20, mark: 100 * GIB, ..calm }, true),
+        for (situation, from_roomy, from_tight) in [
+            (calm, false, false),
+            (Situation { used: 52 * GIB, ..calm }, false, false),
+            (Situation { used: 53 * GIB, ..calm }, false, true),
+            (Situation { short: 1, ..calm }, true, true),
+            (Situation { available: 20 * GIB, ..calm }, false, false),
+            (Situation { available: 19 * GIB, ..calm }, false, true),
+            (Situation { available: 16 * GIB, ..calm }, true, true),
+            // That nothing unused is kept is no reason.
+            (Situation { mark: 0, ..calm }, false, false),
         ] {
-            assert_eq!(is_roomy(&situation), want, "{situation:?}");
+            let tight = |was| is_tight(&situation, &[Step::Drop(0), Step::Empty(1)], was);
+            assert_eq!((tight(false), tight(true)), (from_roomy, from_tight), "{situation:?}");
         }
+        assert!(is_tight(&calm, &[Step::Thin(1)], false));
         // What is made room to isn't roomy: else it would be filled and emptied by turns.
         let full = Situation { used: calm.quota + 1, ..calm };
-        assert!(!is_roomy(&Situation { used: full.used - full.excess(), ..full }));
+        assert!(is_tight(&Situation { used: full.used - full.excess(), ..full }, &[], true));
     }
 
     #[test]

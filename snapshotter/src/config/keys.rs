@@ -148,6 +148,24 @@ const KEYS: &[Key] = &[
         "It gives way by itself to what somebody waits for. A limit is for networks that others pay for or wait for.",
     ),
     key(
+        "disk",
+        "quota",
+        r#""60%""#,
+        "What layers may take on the root's file system: a share of it, or a size. Beyond it, layers that no image uses go first, then \
+         the contents of layers that aren't mounted, then what was read longest ago; what is read again is fetched again.",
+        "Leaves a quarter of the file system below the 85 % at which the kubelet deletes images: for what containers write, logs, \
+         and containerd's own.",
+    ),
+    key(
+        "disk",
+        "unused_mark",
+        r#""80%""#,
+        "How full the file system may be (a share, or a size) while layers are kept that no image uses; fuller, those go, the ones \
+         used longest ago first. 0% keeps none.",
+        "What is kept needn't be fetched by the next pull. At 85 % the kubelet deletes images and then evicts pods: it must not \
+         meet bytes that no image accounts for.",
+    ),
+    key(
         "snapshots",
         "keep_mounted",
         "100",

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cache::Share;
 use crate::fetch::Background;
 
 pub use keys::{documentation, file as default_file};
@@ -53,6 +54,8 @@ pub struct Config {
     pub index: Index,
     /// Reading and fetching.
     pub fetch: Fetch,
+    /// The room that layers take.
+    pub disk: Disk,
     /// Snapshots and mounts.
     pub snapshots: Snapshots,
     /// Registries.
@@ -127,6 +130,16 @@ pub struct Fetch {
     pub background_rate: Size,
 }
 
+/// The room that layers take.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Disk {
+    /// How much of it they may take.
+    pub quota: Share,
+    /// How full the file system may be before unused layers go.
+    pub unused_mark: Share,
+}
+
 /// Snapshots and mounts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -174,6 +187,7 @@ impl Default for Config {
             metrics: Metrics::default(),
             index: Index::default(),
             fetch: Fetch::default(),
+            disk: Disk::default(),
             snapshots: Snapshots::default(),
             registry: Registry::default(),
         }
@@ -209,6 +223,12 @@ impl Default for Fetch {
             background: Background::Stream,
             background_rate: Size(0),
         }
+    }
+}
+
+impl Default for Disk {
+    fn default() -> Self {
+        Self { quota: Share::Percent(60), unused_mark: Share::Percent(80) }
     }
 }
 
@@ -311,6 +331,9 @@ impl Config {
         if self.fetch.memory.0 < MIN_MEMORY {
             let why = "must be at least 64MiB: one span may have that size";
             return Err(wrong("fetch.memory", self.fetch.memory.to_string(), why));
+        }
+        if matches!(self.disk.quota, Share::Percent(0) | Share::Bytes(0)) {
+            return Err(wrong("disk.quota", self.disk.quota.to_string(), "nothing could be kept"));
         }
         if self.fetch.read_timeout.0.is_zero() {
             return Err(wrong("fetch.read_timeout", "0", "nothing could be read"));

@@ -359,7 +359,13 @@ impl Engine {
     /// Bytes of the memory budget that are free now.
     #[cfg(test)]
     pub(super) fn free_memory(&self) -> u64 {
-        self.memory_budget - self.plan().memory_in_use()
+        self.memory_budget - self.used_memory()
+    }
+
+    /// Bytes of it that are in use.
+    #[cfg(test)]
+    pub(super) fn used_memory(&self) -> u64 {
+        self.plan().memory_in_use()
     }
 }
 

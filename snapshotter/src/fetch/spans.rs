@@ -9,7 +9,7 @@ mod room;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::{debug, error, warn};
 
 use super::engine::{Engine, blocking};
@@ -84,6 +85,8 @@ pub(crate) struct Spans {
     thinned: AtomicBool,
     /// How many rely on all spans being there.
     kept_whole: AtomicU32,
+    /// What writes to the files.
+    writes: TaskTracker,
 }
 
 impl Drop for Spans {
@@ -112,6 +115,9 @@ impl Spans {
     ) -> Arc<Self> {
         let (table, files) = (Arc::new(table), Arc::new(files));
         let host = source.host().to_owned();
+        let writes = TaskTracker::new();
+        // A closed tracker still gives tokens; it can be waited for.
+        writes.close();
         // What was there before a restart is looked at before it is fetched again.
         let (bitmap, spans) = (Arc::clone(&files), Arc::clone(&table));
         let here = move |id| bitmap.bitmap.get(id) != Presence::Missing;
@@ -137,6 +143,7 @@ impl Spans {
                 completing: AtomicBool::new(false),
                 thinned: AtomicBool::new(false),
                 kept_whole: AtomicU32::new(0),
+                writes,
             })
         })
     }
@@ -261,7 +268,7 @@ impl Spans {
         self.weigh_background();
     }
 
-    pub(super) fn set_background(&self, on: bool) {
+    fn set_background(&self, on: bool) {
         let on = on && self.engine.completes_layers;
         self.background.store(on, Ordering::Release);
         self.engine.background(self.id, on);
@@ -447,6 +454,7 @@ impl Spans {
     /// No span is fetched any more: what waits fails, and so does whoever comes.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
+        fence(Ordering::SeqCst);
         self.set_background(false);
         self.interrupt();
     }
@@ -643,8 +651,15 @@ impl Spans {
         self.tower().arrived(id, Arc::clone(&bytes));
         // Who asked for it uses it; what comes unasked is at least worth more than what nobody has used for long.
         self.touch(std::iter::once(id));
+        let Some(leave) = self.leave_to_write() else {
+            // The files may be another's by now.
+            let landed = self.tower().land(id);
+            drop(landed);
+            return;
+        };
         let (this, start) = (Arc::clone(self), span.uncompressed.start);
         let write = move || {
+            let _leave = leave;
             let written = this
                 .files
                 .stream

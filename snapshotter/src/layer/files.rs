@@ -5,6 +5,8 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use rustix::fs::{Timespec, Timestamps, UTIME_NOW, futimens};
+
 use crate::Error;
 
 /// An I/O error on `path`, with what was tried.
@@ -50,6 +52,13 @@ pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
         Some(dir) => File::open(dir)?.sync_all(),
         None => Ok(()),
     }
+}
+
+/// Notes that the directory `dir` was used now.
+pub(crate) fn touch(dir: &Path) -> io::Result<()> {
+    let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+    let times = Timestamps { last_access: now, last_modification: now };
+    futimens(&File::open(dir)?, &times).map_err(io::Error::from)
 }
 
 /// Deletes a directory with everything in it; that it isn't there is fine.

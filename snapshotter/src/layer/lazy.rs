@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -165,6 +166,29 @@ pub(super) fn ztoc_len(dir: &Path) -> Result<u64, Error> {
     std::fs::metadata(&path).map(|found| found.len()).map_err(|e| files::failed("look at", &path, &e))
 }
 
+/// Bytes that the stream in `dir` takes on the disk.
+pub(super) fn allocated(dir: &Path) -> io::Result<u64> {
+    Ok(dir.join(STREAM).metadata()?.blocks() * 512)
+}
+
+/// Gives all spans in `dir` back, while nobody has its files open; says how many bytes that gave.
+///
+/// # Errors
+/// When the files can't be written.
+pub(super) fn empty(dir: &Path, record: &Record) -> Result<u64, Error> {
+    let (stream, bitmap) = (dir.join(STREAM), dir.join(BITMAP));
+    // First for good what says that they are there: without it they aren't.
+    let removed = std::fs::remove_file(&bitmap).and_then(|()| files::sync_parent(&bitmap));
+    removed.map_err(|e| files::failed("delete", &bitmap, &e))?;
+    let punch = || {
+        let file = Stream::open(&stream, record.stream_len)?;
+        let before = file.allocated()?;
+        file.punch(0..u64::MAX)?;
+        Ok(before - file.allocated()?.min(before))
+    };
+    punch().map_err(|e| files::failed("punch a hole into", &stream, &e))
+}
+
 /// Opens the files in `dir`.
 ///
 /// # Errors
@@ -193,6 +217,10 @@ pub(super) fn open(
     let opened = Spans::new(name, decoded.spans, files, Some(headers), source, &node.fetch);
     if let Some(what) = &record.refuted {
         opened.refute(what);
+    }
+    // What a crash left costs room and nothing else.
+    if let Err(error) = opened.give_back_strays() {
+        tracing::warn!(layer = %record.digest, %error, "room that holds nothing can't be given back");
     }
     Ok(opened)
 }

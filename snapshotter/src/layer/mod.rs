@@ -136,11 +136,19 @@ pub trait Layers: Send + Sync + 'static {
     /// Disk use of the layer.
     async fn usage(&self, layer: &LayerKey) -> Result<Usage, Error>;
 
-    /// No snapshot uses the layer any more: its downloads stop, its stream goes.
+    /// No snapshot uses the layer any more: its downloads stop. What is there of it is kept for the next pull while the disk
+    /// has room, and goes otherwise.
     async fn remove(&self, layer: &LayerKey) -> Result<(), Error>;
 
-    /// At start-up: exactly these layers are in use; everything else below `layers/` goes. No network.
+    /// At start-up: exactly these layers are in use; everything else below `layers/` is kept for the next pull, or goes. No
+    /// network. From now on layers are kept within the room that they may take.
     async fn restore(&self, layers: &[LayerKey]) -> Result<(), Error>;
+
+    /// Something else could not be written for lack of room: sees what layers can give back, and says whether that was
+    /// anything.
+    async fn make_room(&self) -> bool {
+        false
+    }
 
     /// What there is, ordered by key. Asks neither the network nor the device.
     async fn report(&self) -> Vec<Report> {

@@ -1,6 +1,9 @@
 //! One layer: what state it is in, what is mounted of it, and the steps from one state to the next.
 //!
-//! `lazy` and `fill` know how files come to be, `opened` has them while they are open; `store` knows which layers there are.
+//! `lazy` and `fill` know how files come to be, `opened` has them while they are open; `store` knows which layers there are;
+//! `room` is what it takes on the disk.
+
+mod room;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -49,7 +52,11 @@ pub(super) struct Layer {
     /// Whether somebody looks whether it is ever claimed.
     watched: AtomicBool,
     unpacked_usage: OnceLock<Usage>,
+    /// Whether it was ever mounted, now or before a restart.
+    was_mounted: AtomicBool,
 }
+
+pub(in crate::layer) use room::holding;
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // No code panics while holding one of these.
@@ -72,6 +79,7 @@ impl Layer {
             claimed: AtomicBool::new(false),
             watched: AtomicBool::new(false),
             unpacked_usage: OnceLock::new(),
+            was_mounted: AtomicBool::new(false),
         })
     }
 
@@ -142,7 +150,7 @@ impl Layer {
         let this = Arc::clone(self);
         let place = place.unwrap_or_else(|| self.node.queue(&self.record().repository()));
         self.node.tasks.spawn(async move {
-            let result = this.fill(place).await;
+            let result = this.fill_with_room(place).await;
             if let Err(error) = &result {
                 warn!(layer = this.key.0, %error, "the layer could not be filled");
             }
@@ -152,6 +160,22 @@ impl Layer {
             sender.send_replace(Some(result));
         });
         Some(state)
+    }
+
+    /// Fills it; again, where the disk was full and room could be made.
+    async fn fill_with_room(&self, mut place: Place) -> Result<Record, Error> {
+        let ledger = &self.node.fetch.ledger;
+        for _ in 1..room::FILL_TRIES {
+            let filled = self.fill(place).await;
+            let Err(Error::NoSpace(_)) = &filled else { return filled };
+            let record = self.record();
+            if !ledger.make_room(record.size.saturating_mul(room::INFLATION)).await {
+                return filled;
+            }
+            info!(layer = self.key.0, "room was made on the disk: its download begins anew");
+            place = self.node.queue(&record.repository());
+        }
+        self.fill(place).await
     }
 
     async fn fill(&self, place: Place) -> Result<Record, Error> {
@@ -176,6 +200,7 @@ impl Layer {
             Ok(record) => {
                 info!(layer = self.key.0, len = record.stream_len, stage = ?record.stage, "filled");
                 self.node.metrics.fill("eager");
+                self.node.fetch.ledger.wrote(record.stream_len);
                 Ok(record)
             }
             Err(_) if self.stop.is_cancelled() => Err(stopped()),
@@ -300,6 +325,7 @@ impl Layer {
             }
         }
         lock(&self.targets).insert(target.to_path_buf());
+        self.mark_mounted();
         if let Some(spans) = self.spans() {
             spans.complete_in_background();
         }
@@ -327,7 +353,15 @@ impl Layer {
             }
         };
         if result.is_ok() {
-            lock(&self.targets).remove(target);
+            let last = {
+                let mut targets = lock(&self.targets);
+                targets.remove(target) && targets.is_empty()
+            };
+            if last {
+                // So that it is known after a restart, too, when it was used last.
+                let dir = self.dir.clone();
+                blocking(move || Ok(files::touch(&dir).ok())).await.ok();
+            }
             self.close_later();
         }
         result
@@ -367,33 +401,8 @@ impl Layer {
     /// # Errors
     /// When the files can't be deleted.
     pub(super) async fn dispose(&self) -> Result<(), Error> {
-        self.stop();
-        let fill = lock(&self.fill).clone();
-        if let Some(mut fill) = fill {
-            // An error means that it ended without a word.
-            fill.wait_for(Option::is_some).await.ok();
-        }
-        let _held = self.gate.lock().await;
-        let targets: Vec<PathBuf> = lock(&self.targets).drain().collect();
-        for target in targets {
-            // The snapshots' side has unmounted them already, as a rule.
-            if is_mount_point(&target)
-                && let Err(error) = self.node.mounter.unmount(&target).await
-            {
-                warn!(layer = self.key.0, target = %target.display(), %error, "a removed layer stays mounted");
-            }
-        }
-        if !self.node.device.remove(&self.key.0, self.node.options.close_patience).await {
-            info!(layer = self.key.0, "a removed layer is still mounted in another mount namespace");
-        }
-        let (dir, opened) = (Arc::clone(&self.dir), lock(&self.opened).take());
-        blocking(move || {
-            // What is mounted elsewhere is read on; the next layer of this name has other files.
-            if let Some(opened) = &opened {
-                opened.hold_files();
-            }
-            files::delete(&dir)
-        })
-        .await
+        self.shut().await;
+        let dir = Arc::clone(&self.dir);
+        blocking(move || files::delete(&dir)).await
     }
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::cache::Share;
 use crate::device::Device;
 use crate::fetch::Background;
 use crate::metrics::Metrics;
@@ -46,6 +47,10 @@ pub struct StoreOptions {
     pub resolve_timeout: Duration,
     /// How long what was learnt of an image's index is believed, counted from its last use.
     pub image_memory: Duration,
+    /// What layers may take of the file system.
+    pub quota: Share,
+    /// How full the file system may be before layers go that no snapshot refers to.
+    pub unused_mark: Share,
 }
 
 impl StoreOptions {
@@ -82,6 +87,10 @@ impl StoreOptions {
             resolve_timeout: Duration::from_secs(20),
             // Longer than a deployment's pods take to start. That something is missing or wrong is believed for a shorter time.
             image_memory: Duration::from_secs(10 * 60),
+            // A quarter is left below the kubelet's mark, for what containers write, logs and containerd's own.
+            quota: Share::Percent(60),
+            // Five hundredths below the kubelet's mark: it would find no image to delete, and evict pods.
+            unused_mark: Share::Percent(80),
         }
     }
 }

@@ -1,6 +1,10 @@
 //! All layers of the node: which there are, and how one that containerd asks for comes to be.
 //!
-//! What an image's layers are is `image`'s; what happens within one layer is `one`'s.
+//! What an image's layers are is `image`'s; what happens within one layer is `one`'s. `kept` has those that no snapshot refers
+//! to any more, `room` keeps all of them within what they may take on the disk.
+
+mod kept;
+mod room;
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -47,6 +51,8 @@ struct Inner {
     /// One for each layer that is being made or deleted: that may take a registry's or a disk's time, and none waits for
     /// another layer's.
     gates: Turns,
+    kept: kept::All,
+    room: room::Room,
 }
 
 /// A layer that can be used, or a reason for the metric why containerd is to unpack it.
@@ -85,7 +91,15 @@ impl LayerStore {
     pub(super) fn with(node: Arc<Node>, images: Images) -> Result<Arc<Self>, Error> {
         let dir = node.options.root.join("layers");
         fs::create_dir_all(&dir).map_err(|e| files::failed("make", &dir, &e))?;
-        let inner = Inner { dir, node, images, layers: Mutex::default(), gates: Turns::new(1) };
+        let inner = Inner {
+            dir,
+            node,
+            images,
+            layers: Mutex::default(),
+            gates: Turns::new(1),
+            kept: kept::All::default(),
+            room: room::Room::default(),
+        };
         Ok(Arc::new(Self { inner: Arc::new(inner) }))
     }
 
@@ -106,6 +120,18 @@ impl LayerStore {
     pub(super) fn interrupt(&self, key: &LayerKey) {
         let spans = self.inner.get(key).expect("it is there").spans();
         spans.expect("it is open").interrupt();
+    }
+
+    /// Looks once how much room layers take; says how much was given back.
+    #[cfg(test)]
+    pub(super) async fn look(&self) -> u64 {
+        self.inner.look().await
+    }
+
+    /// What its layers share.
+    #[cfg(test)]
+    pub(super) fn node(&self) -> &Node {
+        &self.inner.node
     }
 
     /// Waits until a complete lazy layer was compared with its diff ID, and says whether it is what that says.
@@ -140,23 +166,37 @@ impl Inner {
         self.gates.of(&key.0).acquire_owned().await.expect("this semaphore is never closed")
     }
 
+    /// As [`Inner::gate`], unless somebody has it.
+    fn try_gate(&self, key: &LayerKey) -> Option<OwnedSemaphorePermit> {
+        self.gates.of(&key.0).try_acquire_owned().ok()
+    }
+
     /// Queues for the download of the layer at `position` of `image`, if that will probably be needed.
     fn queue(&self, image: &Image, position: usize) -> Option<Place> {
         let layer = &image.layers[position];
         let eager = decide(layer, self.node.options.min_layer_size) == Plan::Eager;
-        let here = || self.find(&LayerKey(layer.digest.hex().to_owned())).is_some();
+        let here = || {
+            let key = LayerKey(layer.digest.hex().to_owned());
+            self.find(&key).is_some() || self.kept.has(&key)
+        };
         (eager && !here()).then(|| self.node.queue(&image.repository))
     }
 
     /// Makes the layer at `position` of `image` one of ours, unless it is. It may still have to be filled, for which it has a
     /// `place` in the queue.
-    async fn take_up(&self, image: &Image, position: usize, place: Option<Place>) -> Result<TakenUp, Error> {
+    async fn take_up(self: &Arc<Self>, image: &Image, position: usize, place: Option<Place>) -> Result<TakenUp, Error> {
         let layer = &image.layers[position];
         let whole = LayerKey(layer.digest.hex().to_owned());
         // Complete and checked, it serves every image, whatever their indexes say.
         if let Some(found) = self.find(&whole) {
             layer.ztoc.iter().for_each(LayerZtoc::forget_bytes);
             return Ok(usable(found, layer));
+        }
+        if self.kept.has(&whole) {
+            let _held = self.gate(&whole).await;
+            if let Some(taken) = self.find_again(&whole, layer).await? {
+                return Ok(taken);
+            }
         }
         if decide(layer, self.node.options.min_layer_size) == Plan::Lazy {
             match self.take_up_lazy(image, layer).await? {
@@ -180,32 +220,37 @@ impl Inner {
     }
 
     /// A layer with a zTOC. [`Unfit`] when that can't be used.
-    async fn take_up_lazy(&self, image: &Image, layer: &ImageLayer) -> Result<Result<TakenUp, Unfit>, Error> {
+    async fn take_up_lazy(self: &Arc<Self>, image: &Image, layer: &ImageLayer) -> Result<Result<TakenUp, Unfit>, Error> {
         let Some(ztoc) = &layer.ztoc else {
             return Ok(Err(Unfit { reason: "ztoc-absent", what: "there is none".to_owned() }));
         };
         let digest = &ztoc.descriptor.digest;
         let key = lazy_key(&layer.digest, digest);
         let _held = self.gate(&key).await;
-        if let Some(found) = self.find(&key) {
+        if let Some(taken) = self.find_again(&key, layer).await? {
             ztoc.forget_bytes();
-            return Ok(Ok(usable(found, layer)));
+            return Ok(Ok(taken));
         }
         let bytes = image.ztoc_bytes(ztoc).await?;
         let mut record = record(image, layer);
         record.ztoc = Some(digest.clone());
         let dir = self.dir.join(&key.0);
-        let _turn = self.node.building(bytes.len() as u64).await;
-        let made = blocking(move || {
-            empty(&dir)?;
-            let made = lazy::create(&dir, &bytes, &mut record);
-            if !matches!(made, Ok(Ok(()))) {
-                files::delete(&dir).ok();
-            }
-            Ok(made?.map(|()| (dir, record)))
-        })
-        .await?;
-        match made {
+        // Its table is about as long.
+        let need = 2 * bytes.len() as u64;
+        let make = || async {
+            let (dir, bytes, mut record) = (dir.clone(), bytes.clone(), record.clone());
+            let _turn = self.node.building(bytes.len() as u64).await;
+            blocking(move || {
+                empty(&dir)?;
+                let made = lazy::create(&dir, &bytes, &mut record);
+                if !matches!(made, Ok(Ok(()))) {
+                    files::delete(&dir).ok();
+                }
+                Ok(made?.map(|()| (dir, record)))
+            })
+            .await
+        };
+        match self.with_room(need, make).await? {
             Ok((dir, record)) => Ok(Ok(Ok(self.insert(key, dir, record)))),
             Err(unfit) => {
                 ztoc.reject();
@@ -215,23 +260,25 @@ impl Inner {
     }
 
     async fn take_up_eager(
-        &self,
+        self: &Arc<Self>,
         image: &Image,
         layer: &ImageLayer,
         key: LayerKey,
         place: Option<Place>,
     ) -> Result<TakenUp, Error> {
         let _held = self.gate(&key).await;
-        if let Some(found) = self.find(&key) {
-            return Ok(usable(found, layer));
+        if let Some(taken) = self.find_again(&key, layer).await? {
+            return Ok(taken);
         }
         let (dir, record) = (self.dir.join(&key.0), record(image, layer));
-        let (dir, record) = blocking(move || {
-            empty(&dir)?;
-            record.save(&dir)?;
-            Ok((dir, record))
-        })
-        .await?;
+        let make = || {
+            let (dir, record) = (dir.clone(), record.clone());
+            blocking(move || {
+                empty(&dir)?;
+                record.save(&dir)
+            })
+        };
+        self.with_room(0, make).await?;
         let layer = self.insert(key, dir, record);
         layer.begin(place);
         Ok(Ok(layer))
@@ -275,8 +322,8 @@ impl Inner {
             if layer.is_claimed() || !this.take_out(&layer) {
                 return;
             }
-            info!(layer = key.0, "containerd never asked for a layer that was begun ahead: it goes");
-            if let Err(error) = layer.dispose().await {
+            info!(layer = key.0, "containerd never asked for a layer that was begun ahead");
+            if let Err(error) = this.put_away(&layer).await {
                 warn!(layer = key.0, %error, "it stays on disk until the next start");
             }
         });
@@ -307,21 +354,34 @@ impl Inner {
     }
 
     fn take_inventory(&self, wanted: &[LayerKey]) -> Result<(), Error> {
-        let keep: HashSet<&str> = wanted.iter().map(|key| key.0.as_str()).collect();
+        let in_use: HashSet<&str> = wanted.iter().map(|key| key.0.as_str()).collect();
+        let mut unused = Vec::new();
         for entry in fs::read_dir(&self.dir).map_err(|e| files::failed("read", &self.dir, &e))? {
             let entry = entry.map_err(|e| files::failed("read", &self.dir, &e))?;
-            if entry.file_name().to_str().is_some_and(|name| keep.contains(name)) {
+            match entry.file_name().into_string() {
+                Ok(name) if in_use.contains(name.as_str()) => {}
+                name => unused.push((name.ok().map(LayerKey), entry.path())),
+            }
+        }
+        for (key, path) in unused {
+            if let Some(key) = key
+                && self.keep_if_good(key)
+            {
                 continue;
             }
-            debug!(path = %entry.path().display(), "no snapshot uses this layer");
-            if let Err(error) = files::delete(&entry.path()) {
+            debug!(path = %path.display(), "no snapshot uses this, and it is no layer that is worth keeping");
+            if let Err(error) = files::delete(&path) {
                 warn!(%error, "a layer that nothing uses stays on disk");
             }
         }
         for key in wanted {
             let dir = self.dir.join(&key.0);
             match Record::load(&dir) {
-                Ok(record) => self.insert(key.clone(), dir, record).claim(),
+                Ok(record) => {
+                    let layer = self.insert(key.clone(), dir, record);
+                    layer.claim();
+                    layer.mark_mounted();
+                }
                 // It is asked for anew when it is needed; the network may not be there now.
                 Err(error) => warn!(layer = key.0, %error, "a layer's state is gone"),
             }
@@ -337,23 +397,27 @@ fn lazy_key(layer: &Digest, ztoc: &Digest) -> LayerKey {
 
 impl Present for Inner {
     fn has_any(&self, layer: &Digest) -> bool {
-        self.layers().keys().any(|key| key.0.starts_with(layer.hex()))
+        self.layers().keys().any(|key| key.0.starts_with(layer.hex())) || self.kept.has_any(layer)
     }
 
     fn has(&self, layer: &Digest, ztoc: &Digest) -> bool {
-        let layers = self.layers();
-        layers.contains_key(&LayerKey(layer.hex().to_owned())) || layers.contains_key(&lazy_key(layer, ztoc))
+        let keys = [LayerKey(layer.hex().to_owned()), lazy_key(layer, ztoc)];
+        keys.iter().any(|key| self.find(key).is_some() || self.kept.has(key))
     }
 }
 
 /// Whether a layer that is there serves an image that has it as `layer`.
 fn usable(found: Arc<Layer>, layer: &ImageLayer) -> TakenUp {
-    let record = found.record();
+    serves(&found.record(), layer).map(|()| found)
+}
+
+/// Whether a layer with this record does.
+fn serves(record: &Record, layer: &ImageLayer) -> Result<(), &'static str> {
     if record.refuted.is_some() {
         return Err("refuted");
     }
     // One of the two images lies; containerd finds out which.
-    if record.diff_id != layer.diff_id { Err("diff-id") } else { Ok(found) }
+    if record.diff_id != layer.diff_id { Err("diff-id") } else { Ok(()) }
 }
 
 fn record(image: &Image, layer: &ImageLayer) -> Record {
@@ -413,7 +477,7 @@ impl Layers for LayerStore {
 
     async fn write_table(&self, key: &LayerKey, lowers: &[PathBuf], table: &Path) -> Result<(), Error> {
         let layer = self.inner.get(key)?;
-        match layer.write_table(lowers, table).await {
+        match self.inner.with_room(0, || layer.write_table(lowers, table)).await {
             Err(error @ Error::Corrupt(_)) if layer.check().is_ok() => {
                 Err(self.inner.give_up(&layer, &error).await)
             }
@@ -449,7 +513,8 @@ impl Layers for LayerStore {
         let _held = self.inner.gate(key).await;
         let layer = self.inner.layers().remove(key);
         match layer {
-            Some(layer) => layer.dispose().await,
+            Some(layer) => self.inner.put_away(&layer).await,
+            None if self.inner.kept.has(key) => Ok(()),
             None => {
                 let dir = self.inner.dir.join(&key.0);
                 blocking(move || files::delete(&dir)).await
@@ -459,7 +524,13 @@ impl Layers for LayerStore {
 
     async fn restore(&self, wanted: &[LayerKey]) -> Result<(), Error> {
         let (inner, wanted) = (Arc::clone(&self.inner), wanted.to_vec());
-        blocking(move || inner.take_inventory(&wanted)).await
+        blocking(move || inner.take_inventory(&wanted)).await?;
+        self.inner.keep_room();
+        Ok(())
+    }
+
+    async fn make_room(&self) -> bool {
+        self.inner.node.fetch.ledger.make_room(0).await
     }
 
     async fn report(&self) -> Vec<Report> {
@@ -470,6 +541,7 @@ impl Layers for LayerStore {
     }
 
     async fn shutdown(&self) {
+        self.inner.room.stop();
         let layers: Vec<Arc<Layer>> = self.inner.layers().values().cloned().collect();
         for layer in layers {
             layer.stop();

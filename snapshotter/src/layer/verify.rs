@@ -53,6 +53,10 @@ pub(super) async fn whole_stream(
     turns: &Semaphore,
 ) -> Result<Result<(), String>, Error> {
     let _turn = turns.acquire().await.expect("this semaphore is never closed");
+    // What the disk takes back meanwhile would be read as zeros.
+    let Some(_whole) = spans.keep_whole() else {
+        return Err(Error::Unavailable("some of it was given back for lack of room".to_owned()));
+    };
     let mut reading = Reading::new(&record.diff_id);
     while reading.at < spans.table().stream_len() {
         let this = Arc::clone(spans);

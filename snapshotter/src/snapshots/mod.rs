@@ -212,6 +212,17 @@ impl Snapshots {
         }
     }
 
+    /// `work`, unless it is broken off; again, if the disk was full and layers could give something back.
+    async fn with_room<T, F: Future<Output = Result<T, Error>>>(
+        &self,
+        work: impl Fn() -> F,
+    ) -> Result<T, Error> {
+        match self.unless_stopped(work()).await {
+            Err(Error::NoSpace(_)) if self.layers.make_room().await => self.unless_stopped(work()).await,
+            other => other,
+        }
+    }
+
     /// Waits until what removals left to do is done, at most `limit`.
     pub async fn finish_background(&self, limit: Duration) {
         if tokio::time::timeout(limit, self.background.wait()).await.is_err() {
@@ -320,11 +331,11 @@ impl Snapshotter for Arc<Snapshots> {
         parent: String,
         labels: HashMap<String, String>,
     ) -> Result<Vec<Mount>, Error> {
-        let remote = self.unless_stopped(self.prepare_remote(&key, &parent, &labels)).await?;
+        let remote = self.with_room(|| self.prepare_remote(&key, &parent, &labels)).await?;
         if let Some(name) = remote {
             return Err(Error::AlreadyExists(format!("target snapshot {name}")));
         }
-        self.unless_stopped(self.create(Kind::Active, key, parent, labels)).await
+        self.with_room(|| self.create(Kind::Active, key.clone(), parent.clone(), labels.clone())).await
     }
 
     async fn view(
@@ -333,22 +344,24 @@ impl Snapshotter for Arc<Snapshots> {
         parent: String,
         labels: HashMap<String, String>,
     ) -> Result<Vec<Mount>, Error> {
-        self.unless_stopped(self.create(Kind::View, key, parent, labels)).await
+        self.with_room(|| self.create(Kind::View, key.clone(), parent.clone(), labels.clone())).await
     }
 
     async fn commit(&self, name: String, key: String, labels: HashMap<String, String>) -> Result<(), Error> {
-        let this = Arc::clone(self);
-        blocking(move || {
-            let chain = this.store.chain(&key)?;
-            let usage = if chain.record.kind == Kind::Active {
-                // Outside the transaction: other calls needn't wait for a large directory.
-                measured(&key, &this.dirs.fs(chain.record.number))?
-            } else {
-                Usage::default() // refused below
-            };
-            this.store.commit(&name, &key, labels, usage)?;
-            this.lowers.unpin(&chain.ancestors);
-            Ok(())
+        self.with_room(|| {
+            let (this, name, key, labels) = (Arc::clone(self), name.clone(), key.clone(), labels.clone());
+            blocking(move || {
+                let chain = this.store.chain(&key)?;
+                let usage = if chain.record.kind == Kind::Active {
+                    // Outside the transaction: other calls needn't wait for a large directory.
+                    measured(&key, &this.dirs.fs(chain.record.number))?
+                } else {
+                    Usage::default() // refused below
+                };
+                this.store.commit(&name, &key, labels, usage)?;
+                this.lowers.unpin(&chain.ancestors);
+                Ok(())
+            })
         })
         .await
     }

@@ -54,10 +54,11 @@ impl Bed {
         let daemon = place.start();
         let containerd = containerd.start()?;
         drop(daemon);
-        // What nobody has read is missing: tests see what a read brings.
+        // What nobody has read is missing: tests see what a read brings. What is removed is gone: they see what is left.
         place.config = format!(
             "address = {:?}\n[index]\nmin_layer_size = {MIN_LAYER_SIZE}\n\
-             [fetch]\nread_timeout = \"{READ_TIMEOUT}s\"\n{NO_BACKGROUND}\n",
+             [fetch]\nread_timeout = \"{READ_TIMEOUT}s\"\n{NO_BACKGROUND}\n\
+             [disk]\nunused_mark = \"0%\"\n",
             containerd.socket().to_str().expect("UTF-8"),
         );
         if let Some(ca) = registry.ca_pem() {

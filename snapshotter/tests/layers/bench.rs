@@ -10,6 +10,7 @@ use spandrel_fixtures::random::Random;
 use spandrel_fixtures::require;
 use spandrel_fixtures::scripted::{ScriptedRegistry, Settings};
 use spandrel_registry::{Anonymous, Client, ClientOptions};
+use spandrel_snapshotter::cache::Share;
 use spandrel_snapshotter::device::{Device, DeviceOptions};
 use spandrel_snapshotter::fetch::Background;
 use spandrel_snapshotter::layer::{
@@ -124,6 +125,8 @@ impl Bench {
         // What nobody has read is missing: tests see what a read brings.
         options.background = Background::Off;
         options.min_layer_size = MIN_LAYER_SIZE;
+        // What is removed is gone.
+        options.unused_mark = Share::Percent(0);
         change(&mut options);
         let store = LayerStore::open(options, parts).expect("opens");
         Self { store, device, metrics, root: root.to_path_buf(), mounts: Vec::new() }

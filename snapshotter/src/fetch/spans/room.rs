@@ -8,7 +8,9 @@
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
+
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::Spans;
 use crate::layer::bitmap::Held;
@@ -37,6 +39,24 @@ impl Spans {
         (present == all).then_some(kept)
     }
 
+    /// Whether anybody does.
+    pub(crate) fn is_kept_whole(&self) -> bool {
+        self.kept_whole.load(Ordering::Acquire) > 0
+    }
+
+    /// Waits until nothing is written any more. Only after [`Spans::close`]: nothing new is begun then.
+    pub(crate) async fn written(&self) {
+        self.writes.wait().await;
+    }
+
+    /// Leave to write to the files, until it is dropped; `None` when the layer is closed.
+    pub(super) fn leave_to_write(&self) -> Option<TaskTrackerToken> {
+        let token = self.writes.token();
+        // Against the one in `close`: either this sees that it is closed, or who waits afterwards sees the token.
+        fence(Ordering::SeqCst);
+        (!self.closed.load(Ordering::Relaxed)).then_some(token)
+    }
+
     /// What lies on the disk, with the length of each in bytes.
     pub(crate) fn held(&self) -> Vec<(Held, u64)> {
         let len = |held: &Held| self.span(held.id).map_or(0, |span| span.uncompressed.end - span.uncompressed.start);
@@ -49,6 +69,7 @@ impl Spans {
     /// # Errors
     /// What the disk says; what could not be given back is fetched anew all the same.
     pub(crate) fn give_back(&self, ids: &[u32]) -> io::Result<u64> {
+        let Some(_leave) = self.leave_to_write() else { return Ok(0) };
         // Else they would come again at once.
         self.thinned.store(true, Ordering::Relaxed);
         self.set_background(false);
@@ -114,3 +135,7 @@ impl Spans {
 #[cfg(test)]
 #[path = "room_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "model_tests.rs"]
+mod model;

@@ -4,6 +4,7 @@ mod eager;
 mod lazy;
 mod open;
 mod restart;
+mod room;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use tempfile::TempDir;
 
 use super::node::{Node, Sources};
 use super::*;
+use crate::cache::Share;
 use crate::device::{Device, DeviceOptions};
 use crate::fetch::testing::{Blob, TestLayer};
 use crate::fetch::{Background, BlobSource};
@@ -84,6 +86,8 @@ impl Bench {
         options.verify_delay = Duration::ZERO;
         // What is missing stays missing until it is read.
         options.background = Background::Off;
+        // What is removed is gone, however full this machine's disk is.
+        options.unused_mark = Share::Percent(0);
         change(&mut options);
         let all = Arc::clone(blobs);
         let sources: Sources = Arc::new(move |_, digest| -> Arc<dyn BlobSource> {
@@ -139,6 +143,15 @@ impl Bench {
     /// What lies below `layers/`.
     pub(crate) fn on_disk(&self) -> Vec<String> {
         on_disk(&self.root)
+    }
+
+    pub(crate) fn node(&self) -> &Node {
+        self.store.node()
+    }
+
+    /// Bytes that were given back so.
+    pub(crate) fn given_back(&self, what: &'static str) -> u64 {
+        self.metrics.given_back_bytes.get_or_create(&[("what", what)]).get()
     }
 
     pub(crate) fn errors(&self, class: &'static str) -> u64 {
