@@ -112,7 +112,8 @@ impl Ledger {
     pub(crate) fn look(&self) -> Look {
         // The tickets first: who has one has said before how much is short.
         let ticket = self.asked.load(Ordering::Acquire);
-        let (written, short) = (self.written.swap(0, Ordering::Relaxed), self.short.swap(0, Ordering::Relaxed));
+        let (written, short) =
+            (self.written.swap(0, Ordering::Relaxed), self.short.swap(0, Ordering::Relaxed));
         Look { written, short, ticket }
     }
 

@@ -131,8 +131,11 @@ pub(crate) fn plan(situation: &Situation, holdings: &[Holding]) -> Vec<Step> {
         }
         let holding = holdings[index];
         // Without checkpoints there is nothing that a part of it would be good for.
-        let (step, bytes) =
-            if holding.spans > 0 { (Step::Empty(index), holding.spans) } else { (Step::Drop(index), holding.bytes) };
+        let (step, bytes) = if holding.spans > 0 {
+            (Step::Empty(index), holding.spans)
+        } else {
+            (Step::Drop(index), holding.bytes)
+        };
         freed += bytes;
         steps.push(step);
     }
@@ -204,7 +207,14 @@ mod tests {
     const GIB: u64 = 1 << 30;
 
     fn calm() -> Situation {
-        Situation { used: 10 * GIB, quota: 60 * GIB, len: 100 * GIB, available: 50 * GIB, mark: 80 * GIB, short: 0 }
+        Situation {
+            used: 10 * GIB,
+            quota: 60 * GIB,
+            len: 100 * GIB,
+            available: 50 * GIB,
+            mark: 80 * GIB,
+            short: 0,
+        }
     }
 
     fn holding(hold: Hold, used: u64, bytes: u64, spans: u64) -> Holding {
@@ -235,10 +245,7 @@ mod tests {
             (over(1), vec![Step::Drop(6)]),
             (over(2 * GIB), vec![Step::Drop(6), Step::Drop(5)]),
             (over(3 * GIB), vec![Step::Drop(6), Step::Drop(5), Step::Drop(4)]),
-            (
-                over(6 * GIB),
-                vec![Step::Drop(6), Step::Drop(5), Step::Drop(4), Step::Drop(3), Step::Empty(2)],
-            ),
+            (over(6 * GIB), vec![Step::Drop(6), Step::Drop(5), Step::Drop(4), Step::Drop(3), Step::Empty(2)]),
         ] {
             assert_eq!(plan(&situation, &all), want, "{situation:?}");
         }
@@ -301,7 +308,8 @@ mod tests {
     #[test]
     fn spans_go_by_age_and_neighbours_together() {
         let one = |layer, span, unused_for| Candidate { layer, span, len: 10, unused_for };
-        let all = vec![one(0, 0, 3), one(0, 1, 9), one(1, 7, u16::MAX), one(1, 6, 9), one(0, 2, 9), one(1, 5, 0)];
+        let all =
+            vec![one(0, 0, 3), one(0, 1, 9), one(1, 7, u16::MAX), one(1, 6, 9), one(0, 2, 9), one(1, 5, 0)];
         for (bytes, want) in [
             (0, vec![]),
             (1, vec![(1, vec![7])]),
@@ -314,12 +322,8 @@ mod tests {
     }
 
     fn any_holding() -> impl Strategy<Value = Holding> {
-        let hold = prop_oneof![
-            Just(Hold::Unused),
-            Just(Hold::Unmounted),
-            Just(Hold::Mounted),
-            Just(Hold::Fixed)
-        ];
+        let hold =
+            prop_oneof![Just(Hold::Unused), Just(Hold::Unmounted), Just(Hold::Mounted), Just(Hold::Fixed)];
         (0u64..1000, 0u64..1000, 0u64..5, hold).prop_map(|(own, spans, used, hold)| Holding {
             bytes: own + spans,
             spans,

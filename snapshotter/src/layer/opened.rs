@@ -254,6 +254,9 @@ impl Layer {
             let closed = lock(&self.opened).take();
             debug!(layer = self.key().0, "its files are closed: it isn't mounted any more");
             if let Some(Opened::Lazy { spans, .. }) = &closed {
+                // Before they are opened again: somebody may still be about to give spans of the old ones back.
+                spans.close();
+                spans.written().await;
                 // Whoever waits to close them needn't any more.
                 spans.ended();
             }

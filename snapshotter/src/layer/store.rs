@@ -184,7 +184,12 @@ impl Inner {
 
     /// Makes the layer at `position` of `image` one of ours, unless it is. It may still have to be filled, for which it has a
     /// `place` in the queue.
-    async fn take_up(self: &Arc<Self>, image: &Image, position: usize, place: Option<Place>) -> Result<TakenUp, Error> {
+    async fn take_up(
+        self: &Arc<Self>,
+        image: &Image,
+        position: usize,
+        place: Option<Place>,
+    ) -> Result<TakenUp, Error> {
         let layer = &image.layers[position];
         let whole = LayerKey(layer.digest.hex().to_owned());
         // Complete and checked, it serves every image, whatever their indexes say.
@@ -220,7 +225,11 @@ impl Inner {
     }
 
     /// A layer with a zTOC. [`Unfit`] when that can't be used.
-    async fn take_up_lazy(self: &Arc<Self>, image: &Image, layer: &ImageLayer) -> Result<Result<TakenUp, Unfit>, Error> {
+    async fn take_up_lazy(
+        self: &Arc<Self>,
+        image: &Image,
+        layer: &ImageLayer,
+    ) -> Result<Result<TakenUp, Unfit>, Error> {
         let Some(ztoc) = &layer.ztoc else {
             return Ok(Err(Unfit { reason: "ztoc-absent", what: "there is none".to_owned() }));
         };

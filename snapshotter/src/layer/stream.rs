@@ -178,7 +178,11 @@ mod tests {
                 (0u64..).zip(&read).filter(|(_, byte)| **byte == 0).map(|(at, _)| at).collect();
             assert_eq!(hole_bytes, hole.clone().collect::<Vec<_>>(), "{range:?}");
             let freed = before - stream.allocated().expect("known");
-            assert_eq!(freed, hole.end.next_multiple_of(block) - hole.start.next_multiple_of(block), "{range:?}");
+            assert_eq!(
+                freed,
+                hole.end.next_multiple_of(block) - hole.start.next_multiple_of(block),
+                "{range:?}"
+            );
             assert_eq!(std::fs::metadata(&path).expect("there").len(), padded(len), "{range:?}");
         }
     }

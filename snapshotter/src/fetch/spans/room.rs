@@ -59,7 +59,9 @@ impl Spans {
 
     /// What lies on the disk, with the length of each in bytes.
     pub(crate) fn held(&self) -> Vec<(Held, u64)> {
-        let len = |held: &Held| self.span(held.id).map_or(0, |span| span.uncompressed.end - span.uncompressed.start);
+        let len = |held: &Held| {
+            self.span(held.id).map_or(0, |span| span.uncompressed.end - span.uncompressed.start)
+        };
         self.files.bitmap.held().map(|held| (held, len(&held))).collect()
     }
 
@@ -91,8 +93,11 @@ impl Spans {
         for id in &leaving {
             self.engine.lost(self.id, *id);
         }
-        let mut tower = self.tower();
-        leaving.iter().for_each(|id| tower.left(*id));
+        {
+            let mut tower = self.tower();
+            leaving.iter().for_each(|id| tower.left(*id));
+        }
+        self.ended();
         given
     }
 

@@ -76,7 +76,10 @@ async fn what_is_on_its_way_or_relied_on_stays() {
     // One that somebody is checking, say.
     let waiter = spans.tower().take_off(1);
     spans.give_back(&[0, 1]).expect("given back");
-    assert_eq!((spans.files.bitmap.get(0), spans.files.bitmap.get(1)), (Presence::Missing, Presence::Present));
+    assert_eq!(
+        (spans.files.bitmap.get(0), spans.files.bitmap.get(1)),
+        (Presence::Missing, Presence::Present)
+    );
     drop((spans.tower().land(1), waiter));
     assert!(spans.keep_whole().is_none(), "one is missing");
     spans.give_back(&[1]).expect("nobody relies on it");

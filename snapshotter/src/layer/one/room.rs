@@ -39,7 +39,9 @@ pub(in crate::layer) fn holding(
     };
     let used = dir.metadata().and_then(|found| found.modified()).map_err(failed)?;
     // Nanoseconds since 1970; the directory was touched when the layer was used last.
-    let used = used.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX));
+    let used = used
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX));
     let spans = match record.stage {
         Stage::Indexed => lazy::allocated(dir).map_err(failed)?,
         Stage::Complete | Stage::Filling | Stage::Unpacked => 0,

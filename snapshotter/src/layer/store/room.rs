@@ -208,7 +208,13 @@ impl Inner {
                 gone += self.carry_out(*step, &found).await;
             }
             if gone > 0 {
-                info!(bytes = gone, used = situation.used, quota = situation.quota, short, "room was made on the disk");
+                info!(
+                    bytes = gone,
+                    used = situation.used,
+                    quota = situation.quota,
+                    short,
+                    "room was made on the disk"
+                );
             }
             freed += gone;
             let over = situation.used > situation.quota;
@@ -256,7 +262,9 @@ impl Inner {
         let (what, gone) = match step {
             Step::Drop(index) => match &found.owners[index] {
                 Owner::Kept(key) => ("unused", self.drop_kept(key).await),
-                Owner::Layer(layer) => ("unmounted", self.drop_layer(layer, found.holdings[index].bytes).await),
+                Owner::Layer(layer) => {
+                    ("unmounted", self.drop_layer(layer, found.holdings[index].bytes).await)
+                }
             },
             Step::Empty(index) => match &found.owners[index] {
                 Owner::Kept(_) => return 0, // those go as a whole
