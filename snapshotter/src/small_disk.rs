@@ -27,7 +27,7 @@ impl SmallDisk {
             let output = command.output().expect("it runs");
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         };
-        run(Command::new(mkfs).args(["-q", "-F", "-m", "0"]).arg(&image));
+        run(Command::new(mkfs).args(["-q", "-F", "-m", "0", "-b", "4096"]).arg(&image));
         run(Command::new(mount).args(["-o", "loop"]).arg(&image).arg(dir.path().join("disk")));
         Some(Self(dir))
     }
@@ -37,20 +37,26 @@ impl SmallDisk {
         self.0.path().join("disk")
     }
 
-    /// Fills it to the last byte.
+    /// Fills it to the last block.
     pub(crate) fn fill(&self) {
         self.fill_by("filler");
     }
 
-    /// Fills it to the last byte once more, after something has gone.
+    /// Fills it to the last block once more, after something has gone.
     pub(crate) fn fill_again(&self) {
         self.fill_by("further filler");
     }
 
     fn fill_by(&self, name: &str) {
         let mut file = File::create(self.path().join(name)).expect("a file");
-        for len in [1 << 20, 4096, 1] {
-            while file.write_all(&vec![1; len]).and_then(|()| file.sync_data()).is_ok() {}
+        // Blocks of deleted files become free only later: until a round finds no block at all.
+        let (large, block) = (vec![1; 1 << 20], vec![1; 4096]);
+        let mut write = |bytes: &[u8]| file.write_all(bytes).and_then(|()| file.sync_data()).is_ok();
+        loop {
+            while write(&large) {}
+            if !write(&block) {
+                break;
+            }
         }
     }
 

@@ -43,6 +43,8 @@ pub struct StoreOptions {
     pub close_patience: Duration,
     /// How long a layer that was begun ahead of containerd's asking is kept when it never asks.
     pub unclaimed_patience: Duration,
+    /// How often the store looks by itself how much room there is, besides when something was written.
+    pub room_period: Duration,
     /// Longest that an image's manifest and index are looked for.
     pub resolve_timeout: Duration,
     /// How long what was learnt of an image's index is believed, counted from its last use.
@@ -83,6 +85,8 @@ impl StoreOptions {
             close_patience: Duration::from_secs(2),
             // A pull asks for its layers in order, each after the one below: longer than the slowest layer takes.
             unclaimed_patience: Duration::from_secs(30 * 60),
+            // Others may fill the file system, and a fast disk takes 10 GiB meanwhile at most.
+            room_period: Duration::from_secs(10),
             // containerd's lock is held meanwhile: its other calls wait. Manifest, index and zTOCs take a second or two.
             resolve_timeout: Duration::from_secs(20),
             // Longer than a deployment's pods take to start. That something is missing or wrong is believed for a shorter time.

@@ -18,9 +18,6 @@ use crate::Error;
 use crate::cache::{Candidate, Hold, Holding, Look, Situation, Step, choose, is_tight, plan};
 use crate::fetch::blocking;
 
-/// How often somebody looks by himself: others may fill the file system, and a fast disk takes 10 GiB meanwhile at most.
-const PERIOD: Duration = Duration::from_secs(10);
-
 /// How long an age of spans lasts at most: what was used within it counts as used at the same time.
 const AGE: Duration = Duration::from_secs(10 * 60);
 
@@ -87,6 +84,7 @@ impl Inner {
     pub(super) fn keep_room(self: &Arc<Self>) {
         let ledger = Arc::clone(&self.node.fetch.ledger);
         let (this, stop) = (Arc::downgrade(self), self.room.stop.clone());
+        let period = self.node.options.room_period;
         ledger.attend(true);
         let attendance = Attendance(Arc::clone(&ledger));
         // Not tracked: nobody waits for it at shutdown.
@@ -96,7 +94,7 @@ impl Inner {
                 let due = tokio::select! {
                     () = stop.cancelled() => return,
                     () = ledger.due() => true,
-                    () = tokio::time::sleep(PERIOD) => false,
+                    () = tokio::time::sleep(period) => false,
                 };
                 let Some(this) = this.upgrade() else { return };
                 if due || this.is_worth_a_look().await {
