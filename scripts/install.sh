@@ -11,6 +11,7 @@ readonly TEST_PACKAGES=(
     busybox-static skopeo zstd pigz                                             # images and layers
     e2fsprogs:mkfs.ext4                                                         # a disk to be filled up
     apache2-utils                                                               # htpasswd
+    python3-venv                                                                # moto
 )
 readonly DEMO_PACKAGES=(
     containerd:containerd runc:runc docker-registry # both starts
@@ -26,6 +27,9 @@ readonly BENCH_RUN_PACKAGES=(
 # The releases that newer peers are taken from, when this machine's own has an older one.
 readonly CONTAINERD_RELEASE=forky CONTAINERD_AT_LEAST=2.1
 readonly SOCI_RELEASE=trixie SOCI_AT_LEAST=0.4.1
+
+# An emulation of AWS, from the Python package index.
+readonly MOTO=5.2.5
 
 readonly CARGO_DENY=0.20.2
 
@@ -130,6 +134,29 @@ peer_dir() { echo "$SPANDREL_CACHE/peers/$1"; }
 need_peers() {
     need_peer containerd-2.1 containerd "$CONTAINERD_RELEASE" "$CONTAINERD_AT_LEAST"
     need_peer soci-0.4.1 soci-snapshotter "$SOCI_RELEASE" "$SOCI_AT_LEAST"
+    need_moto
+}
+
+need_moto() {
+    [ "$(cat "$(peer_dir moto)/VERSION" 2>/dev/null)" != "$MOTO" ] || return 0
+    say "installing moto $MOTO into $(peer_dir moto)"
+    locked install_moto || warn "moto could not be had; tests that need it say so"
+}
+
+# An environment of its own for Debian's Python. Only what its server needs: all of its extras take twice the room.
+install_moto() {
+    local dir log
+    dir=$(peer_dir moto)
+    [ "$(cat "$dir/VERSION" 2>/dev/null)" != "$MOTO" ] || return 0
+    log=$(mktemp)
+    rm -rf "$dir"
+    if ! { /usr/bin/python3 -m venv "$dir" && "$dir/bin/pip" install -q "moto==$MOTO" flask flask-cors; } </dev/null >"$log" 2>&1; then
+        cat "$log" >&2
+        rm -rf "$log" "$dir"
+        return 1
+    fi
+    rm -f "$log"
+    echo "$MOTO" >"$dir/VERSION"
 }
 
 need_peer() {
@@ -186,7 +213,7 @@ report_peers() {
         containerd "$(containerd --version 2>/dev/null | awk '{ print $3 }' || true)" \
         runc "$(runc --version 2>/dev/null | awk 'NR == 1 { print $3 }' || true)" \
         docker-registry "$(dpkg-query -W -f '${Version}' docker-registry 2>/dev/null || true)"
-    for name in containerd-2.1 soci-0.4.1; do
+    for name in containerd-2.1 soci-0.4.1 moto; do
         printf '    %-16s %s\n' "$name" "$(cat "$(peer_dir "$name")/VERSION" 2>/dev/null || echo 'MISSING')"
     done
     printf '    %-16s %s\n' go "$({ go=$(find_go) && "$go" env GOVERSION; } || echo "MISSING (needs $MIN_GO or later)")"

@@ -112,7 +112,7 @@ pub struct RegistryArgs {
     #[arg(long, value_name = "FILE")]
     pub tlscacert: Vec<PathBuf>,
     /// User name and password; a password on the command line can be seen by others: set SPANDREL_PASSWORD instead
-    /// [default: docker's configuration and its credential helpers]
+    /// [default: docker's configuration and its credential helpers; for Amazon ECR the AWS credentials of this machine]
     #[arg(long, short, value_name = "NAME[:PASSWORD]")]
     pub user: Option<String>,
 }

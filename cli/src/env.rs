@@ -1,5 +1,5 @@
 //! The environment variables that the tool reads. (The registry client reads the usual ones for proxies; docker's
-//! configuration is where `DOCKER_CONFIG` says.)
+//! configuration is where `DOCKER_CONFIG` says; for Amazon ECR the AWS SDK reads its own, `AWS_…`.)
 
 /// The store's directory: as `--store`.
 pub const STORE: &str = "SPANDREL_STORE";

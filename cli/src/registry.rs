@@ -2,12 +2,8 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use spandrel_credentials::DockerConfig;
-use spandrel_registry::{
-    Anonymous, Client, ClientOptions, Credential, CredentialError, CredentialSource, HostConfig, Reference,
-    Repository,
-};
+use spandrel_credentials::{Credentials, DockerConfig, Given, Options};
+use spandrel_registry::{Client, ClientOptions, Credential, HostConfig, Reference};
 use spandrel_soci::source::RegistrySource;
 
 use crate::args::RegistryArgs;
@@ -41,16 +37,16 @@ pub fn source(args: &RegistryArgs, reference: &Reference) -> Result<RegistrySour
     Ok(RegistrySource::new(client(args, reference)?, reference.repository.clone()))
 }
 
-fn credentials(args: &RegistryArgs, host: &str) -> Result<Arc<dyn CredentialSource>, Error> {
-    let Some(user) = &args.user else {
-        return Ok(match DockerConfig::from_environment() {
-            Some(config) => Arc::new(config),
-            None => Arc::new(Anonymous),
-        });
-    };
+/// The flags' own credential, then docker's configuration, then Amazon ECR.
+fn credentials(args: &RegistryArgs, host: &str) -> Result<Arc<Credentials>, Error> {
+    let given = args.user.as_deref().map(|user| given(user, host)).transpose()?;
+    Ok(Credentials::new(Options { given, docker: DockerConfig::from_environment(), ..Options::default() }))
+}
+
+fn given(user: &str, host: &str) -> Result<Given, Error> {
     let (username, password) = match user.split_once(':') {
         Some((name, password)) => (name.to_owned(), password.to_owned()),
-        None => (user.clone(), std::env::var(env::PASSWORD).unwrap_or_default()),
+        None => (user.to_owned(), std::env::var(env::PASSWORD).unwrap_or_default()),
     };
     if username.is_empty() || password.is_empty() {
         return Err(Error::Usage(format!(
@@ -58,19 +54,5 @@ fn credentials(args: &RegistryArgs, host: &str) -> Result<Arc<dyn CredentialSour
             env::PASSWORD
         )));
     }
-    Ok(Arc::new(Given { host: host.to_owned(), credential: Credential::Basic { username, password } }))
-}
-
-/// The credential from the command line, for the one host that it was meant for.
-#[derive(Debug)]
-struct Given {
-    host: String,
-    credential: Credential,
-}
-
-#[async_trait]
-impl CredentialSource for Given {
-    async fn credential(&self, repository: &Repository) -> Result<Option<Credential>, CredentialError> {
-        Ok((repository.host == self.host).then(|| self.credential.clone()))
-    }
+    Ok(Given { host: host.to_owned(), credential: Credential::Basic { username, password } })
 }

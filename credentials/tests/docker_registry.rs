@@ -2,10 +2,9 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::sync::Arc;
 
 use base64::Engine as _;
-use spandrel_credentials::DockerConfig;
+use spandrel_credentials::{Credentials, DockerConfig, Options as Sources};
 use spandrel_fixtures::peers::{Auth, DockerRegistry, Options};
 use spandrel_registry::{Client, ClientOptions, Digest, Repository};
 
@@ -14,8 +13,9 @@ const CHILD: &str = "SPANDREL_TEST_CREDENTIALS_CHILD";
 
 /// Writes a blob and reads it, with nothing but what the environment says.
 async fn child(host: &str) {
-    let source = DockerConfig::from_environment().expect("the environment names a folder");
-    let client = Client::new(ClientOptions::default(), Arc::new(source)).expect("a client");
+    let docker = DockerConfig::from_environment().expect("the environment names a folder");
+    let source = Credentials::new(Sources { docker: Some(docker), ..Sources::default() });
+    let client = Client::new(ClientOptions::default(), source).expect("a client");
     let repository = Repository::new(host, "team/app").expect("valid");
     let digest = Digest::sha256(b"hello");
     let pushed = client.push_blob(&repository, &digest, "hello".into(), None).await;

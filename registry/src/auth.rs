@@ -58,10 +58,20 @@ pub(crate) struct Grant {
     pub(crate) secrets: Vec<String>,
     /// Who it speaks for, for messages: `anonymously`, `as user x`.
     pub(crate) who: String,
+    /// What it says literally, where it does: then a refusal of the grant is one of the credential. (A token that a token
+    /// service gave for it ends sooner.)
+    credential: Option<Credential>,
     /// When it ends, on [`crate::Clock::elapsed`].
     ends: Duration,
     /// Which grant this is, to tell a refused one from its successor.
     serial: u64,
+}
+
+impl Grant {
+    /// Whether it is a configured credential as such, and none that a token service gave for it.
+    pub(crate) fn is_literal(&self) -> bool {
+        self.credential.is_some()
+    }
 }
 
 impl std::fmt::Debug for Grant {
@@ -261,7 +271,8 @@ impl Inner {
         {
             return Err(failure);
         }
-        let got = self.make_grant(key, endpoint, repository, ask).await;
+        let refused = refused.and_then(|refused| refused.credential.as_ref());
+        let got = self.make_grant(key, endpoint, repository, ask, refused).await;
         slot.tries.fetch_add(1, Ordering::SeqCst);
         match got {
             Ok(grant) => {
@@ -286,9 +297,14 @@ impl Inner {
         endpoint: &Endpoint,
         repository: &Repository,
         ask: &Ask,
+        refused: Option<&Credential>,
     ) -> Result<Option<Grant>, Failure> {
         let asked = Repository { host: endpoint.name.clone(), name: repository.name.clone() };
-        let credential = self.credentials.credential(&asked).await.map_err(|error| {
+        let credential = match refused {
+            Some(refused) => self.credentials.after_refusal(&asked, refused).await,
+            None => self.credentials.credential(&asked).await,
+        };
+        let credential = credential.map_err(|error| {
             Failure::lasting(
                 ErrorKind::Unauthorized,
                 format!("its credentials couldn't be had: {}", error.message),
@@ -302,8 +318,9 @@ impl Inner {
                 let pair = base64::engine::general_purpose::STANDARD.encode(format!("{username}:{password}"));
                 Ok(Some(Grant {
                     header: sensitive(&format!("Basic {pair}"))?,
-                    secrets: vec![pair, password],
+                    secrets: vec![pair, password.clone()],
                     who: format!("as user {username}"),
+                    credential: Some(Credential::Basic { username, password }),
                     ends: now + BASIC_LIFE,
                     serial,
                 }))
@@ -314,8 +331,9 @@ impl Inner {
             )),
             (Ask::Bearer(_), Some(Credential::RegistryToken(token))) => Ok(Some(Grant {
                 header: sensitive(&format!("Bearer {token}"))?,
-                secrets: vec![token],
+                secrets: vec![token.clone()],
                 who: "with its configured registry token".to_owned(),
+                credential: Some(Credential::RegistryToken(token)),
                 ends: now + BASIC_LIFE,
                 serial,
             })),
@@ -335,6 +353,7 @@ impl Inner {
                     header: sensitive(&format!("Bearer {}", got.token))?,
                     secrets: vec![got.token],
                     who,
+                    credential: None,
                     ends,
                     serial,
                 }))

@@ -46,6 +46,16 @@ pub trait CredentialSource: Send + Sync + std::fmt::Debug {
     /// The credential for `repository` (its host decides, the name may), or `None` when this source has none.
     async fn credential(&self, repository: &crate::Repository)
     -> Result<Option<Credential>, CredentialError>;
+
+    /// The credential to try after the registry has refused `refused`: it has ended before its time, say. A source that
+    /// keeps what it got gets another; what is answered may be the same again, and then the refusal stands.
+    async fn after_refusal(
+        &self,
+        repository: &crate::Repository,
+        _refused: &Credential,
+    ) -> Result<Option<Credential>, CredentialError> {
+        self.credential(repository).await
+    }
 }
 
 /// No credentials for anybody.

@@ -160,28 +160,42 @@ impl Inner {
         call: &Call<'_>,
     ) -> Result<Response, Failure> {
         let first = self.ready_grant(endpoint, call.repository, &call.scope).await?;
-        let (grant, at_hand) = first.map_or((None, false), |(grant, at_hand)| (Some(grant), at_hand));
-        let response = self.send(url, call, grant.as_ref()).await?;
-        self.transport.saw_answer(endpoint, url);
-        // ECR answers 403 where the token is too old; for a new one, 403 means what it says.
-        let stale = response.status() == StatusCode::FORBIDDEN && at_hand;
-        if response.status() != StatusCode::UNAUTHORIZED && !stale {
-            return Ok(response);
-        }
-        let headers = response.headers();
-        let next = self.next_grant(endpoint, call.repository, &call.scope, headers, grant.as_ref()).await?;
-        let Some(next) = next else {
-            if let Some(grant) = &grant {
-                self.drop_grant(endpoint, call.repository, &call.scope, grant);
+        let (mut grant, mut at_hand) = first.map_or((None, false), |(grant, at_hand)| (Some(grant), at_hand));
+        // The first may be none, or one that was at hand and is stale; the next a password from a source that keeps an
+        // old one, and the one after it from a source that has a good one.
+        let mut tries = 0;
+        loop {
+            let mut response = self.send(url, call, grant.as_ref()).await?;
+            self.transport.saw_answer(endpoint, url);
+            // ECR answers 403 where the token is too old; for a new one, 403 means what it says, unless it says that.
+            let mut refused = response.status() == StatusCode::UNAUTHORIZED;
+            if response.status() == StatusCode::FORBIDDEN && grant.is_some() {
+                refused = at_hand;
+                if !refused {
+                    (response, refused) = says_expired(response).await;
+                }
             }
-            return Ok(response);
-        };
-        drain(response).await;
-        let response = self.send(url, call, Some(&next)).await?;
-        if response.status() == StatusCode::UNAUTHORIZED {
-            self.drop_grant(endpoint, call.repository, &call.scope, &next);
+            if !refused {
+                return Ok(response);
+            }
+            // A token that was given for a good password a moment ago is refused for what it is.
+            let again = tries == 0 || (tries == 1 && grant.as_ref().is_some_and(|grant| grant.is_literal()));
+            let next = if again {
+                let headers = response.headers();
+                self.next_grant(endpoint, call.repository, &call.scope, headers, grant.as_ref()).await?
+            } else {
+                None
+            };
+            let Some(next) = next else {
+                if let Some(grant) = &grant {
+                    self.drop_grant(endpoint, call.repository, &call.scope, grant);
+                }
+                return Ok(response);
+            };
+            drain(response).await;
+            (grant, at_hand) = (Some(next), false);
+            tries += 1;
         }
-        Ok(response)
     }
 
     /// Sends a call to any URL, with just this authorization.
@@ -270,4 +284,19 @@ impl Inner {
             if call.method == Method::HEAD { Bytes::new() } else { read_small(response, limit).await? };
         Ok(Answer { status, headers, bytes, url, endpoint: Arc::clone(endpoint) })
     }
+}
+
+/// What ECR says of a token that is too old, in a 403 (any registry says 403 to who may not).
+const EXPIRED: &str = "authorization token has expired";
+
+/// Whether a refusal says that it is the token's age; and the same answer again, since that needs its body.
+async fn says_expired(mut response: Response) -> (Response, bool) {
+    let mut again = http::Response::new(Bytes::new());
+    *again.status_mut() = response.status();
+    again.headers_mut().clone_from(response.headers());
+    *again.extensions_mut() = std::mem::take(response.extensions_mut());
+    // What breaks off or is too long says nothing.
+    *again.body_mut() = read_small(response, MAX_ERROR_BODY).await.unwrap_or_default();
+    let expired = registry_message(again.body(), &[]).to_ascii_lowercase().contains(EXPIRED);
+    (again.into(), expired)
 }

@@ -59,6 +59,10 @@ pub struct Metrics {
     pub fuse_requests: Family<Label, Counter>,
     /// Reads of the FUSE device that were answered with an error: programs in containers get one, too.
     pub fuse_errors: Counter,
+    /// Questions for a registry credential by the `source` that had one and their `outcome`.
+    pub credentials: Family<TwoLabels, Counter>,
+    /// Tokens asked of Amazon ECR by `cause` and `outcome`.
+    pub ecr_tokens: Family<TwoLabels, Counter>,
 }
 
 impl Metrics {
@@ -81,6 +85,8 @@ impl Metrics {
         let errors = Family::default();
         let fuse_requests = Family::default();
         let fuse_errors = Counter::default();
+        let credentials = Family::default();
+        let ecr_tokens = Family::default();
         registry.register(
             "snapshot_operations",
             "Calls of the snapshots service",
@@ -140,6 +146,12 @@ impl Metrics {
             "Reads of the FUSE device answered with an error",
             Counter::clone(&fuse_errors),
         );
+        registry.register(
+            "credentials",
+            "Questions for a registry credential by the source that had one",
+            Family::clone(&credentials),
+        );
+        registry.register("ecr_tokens", "Tokens asked of Amazon ECR", Family::clone(&ecr_tokens));
         Arc::new(Self {
             registry,
             operations,
@@ -157,6 +169,8 @@ impl Metrics {
             errors,
             fuse_requests,
             fuse_errors,
+            credentials,
+            ecr_tokens,
         })
     }
 
@@ -197,6 +211,17 @@ impl Metrics {
         // Writing into a string doesn't fail.
         text::encode(&mut text, &self.registry).expect("a String takes everything");
         text
+    }
+}
+
+impl spandrel_credentials::Observer for Metrics {
+    fn asked(&self, source: &'static str, outcome: &'static str) {
+        self.credentials.get_or_create(&[("source", source), ("outcome", outcome)]).inc();
+    }
+
+    fn token(&self, cause: &'static str, is_ok: bool) {
+        let outcome = if is_ok { "ok" } else { "failed" };
+        self.ecr_tokens.get_or_create(&[("cause", cause), ("outcome", outcome)]).inc();
     }
 }
 

@@ -1,11 +1,10 @@
 //! The parts that mount layers, put together in the order in which they need each other: device, mount helper, what the
 //! kernel can do, layers. `daemon` makes snapshots of them for containerd, `embedded` mounts one image with them.
 
-use std::path::Path;
 use std::sync::Arc;
 
-use spandrel_credentials::DockerConfig;
-use spandrel_registry::{Anonymous, Client, ClientOptions, CredentialSource, HostConfig};
+use spandrel_credentials::{Credentials, DockerConfig, Options};
+use spandrel_registry::{Client, ClientOptions, HostConfig};
 
 use crate::Error;
 use crate::config::{Config, LogFormat};
@@ -46,8 +45,8 @@ impl Node {
     /// When the kernel can't do it, or a part can't be set up.
     pub async fn start(root: Root, config: &Config) -> Result<Self, Error> {
         open_files::raise_limit();
-        let client = client(config)?;
         let metrics = Metrics::new();
+        let client = client(config, &metrics)?;
         let mut helper = Helper::default();
         if config.log.format == LogFormat::Json {
             helper.args.push("--json".into());
@@ -91,7 +90,7 @@ impl Node {
 }
 
 /// The registry client that `config` asks for.
-fn client(config: &Config) -> Result<Client, Error> {
+fn client(config: &Config, metrics: &Arc<Metrics>) -> Result<Client, Error> {
     let hosts = config.registry.hosts.iter().map(|host| HostConfig {
         host: host.host.clone(),
         plain_http: host.plain_http,
@@ -100,17 +99,13 @@ fn client(config: &Config) -> Result<Client, Error> {
         mirrors: host.mirrors.clone(),
     });
     let options = ClientOptions { hosts: hosts.collect(), ..ClientOptions::default() };
-    Client::new(options, credentials(&config.registry.docker_config))
-        .map_err(|error| Error::FailedPrecondition(format!("the registry client can't be set up: {error}")))
-}
-
-fn credentials(docker_config: &Path) -> Arc<dyn CredentialSource> {
-    if !docker_config.as_os_str().is_empty() {
-        return Arc::new(DockerConfig::new(docker_config));
-    }
-    match DockerConfig::from_environment() {
-        Some(found) => Arc::new(found),
+    let docker = match &config.registry.docker_config {
+        path if !path.as_os_str().is_empty() => Some(DockerConfig::new(path)),
         // A service has no HOME.
-        None => Arc::new(Anonymous),
-    }
+        _ => DockerConfig::from_environment(),
+    };
+    let credentials =
+        Credentials::new(Options { given: None, docker, observer: Some(Arc::clone(metrics) as _) });
+    Client::new(options, credentials)
+        .map_err(|error| Error::FailedPrecondition(format!("the registry client can't be set up: {error}")))
 }

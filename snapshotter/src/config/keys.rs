@@ -185,7 +185,7 @@ const KEYS: &[Key] = &[
         "docker_config",
         r#""""#,
         "Docker's config.json with credentials and credential helpers. Empty: $DOCKER_CONFIG/config.json, else \
-         ~/.docker/config.json; that it isn't there is fine.",
+         ~/.docker/config.json; that it isn't there is fine. What it doesn't know of Amazon ECR comes from AWS.",
         "Where credential helpers are configured on most nodes already.",
     ),
 ];

@@ -1,7 +1,6 @@
 //! Tests of docker's configuration and its helpers: files and little programs in a folder of each test's own.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::*;
@@ -12,6 +11,11 @@ fn repository(host: &str) -> Repository {
 
 fn basic(username: &str, password: &str) -> Option<Credential> {
     Some(Credential::Basic { username: username.into(), password: password.into() })
+}
+
+/// What a file says for a host.
+async fn said(source: &DockerConfig, host: &str) -> Result<Option<Credential>, CredentialError> {
+    Ok(source.find(&repository(host), None).await?.map(|found| found.credential))
 }
 
 /// A config.json in a folder of its own.
@@ -47,29 +51,27 @@ impl Setup {
 async fn a_changed_file_counts_at_once() {
     let setup = Setup::new(r#"{"auths":{"ghcr.io":{"username":"u","password":"one"}}}"#);
     let source = setup.source();
-    assert_eq!(source.credential(&repository("ghcr.io")).await, Ok(basic("u", "one")));
+    assert_eq!(said(&source, "ghcr.io").await, Ok(basic("u", "one")));
     setup.write(r#"{"auths":{"ghcr.io":{"username":"u","password":"two"}}}"#);
-    assert_eq!(source.credential(&repository("ghcr.io")).await, Ok(basic("u", "two")));
+    assert_eq!(said(&source, "ghcr.io").await, Ok(basic("u", "two")));
     std::fs::remove_file(&source.path).expect("removed");
-    assert_eq!(source.credential(&repository("ghcr.io")).await, Ok(None));
+    assert_eq!(said(&source, "ghcr.io").await, Ok(None));
 }
 
 #[tokio::test]
 async fn what_cannot_be_read_is_an_error_and_not_none() {
     let setup = Setup::new(r#"{"auths":{"ghcr.io":{"auth":"hunter2"}}"#);
-    let error = setup.source().credential(&repository("ghcr.io")).await.expect_err("invalid");
+    let error = said(&setup.source(), "ghcr.io").await.expect_err("invalid");
     let text = error.to_string();
     assert!(text.contains("ghcr.io") && text.contains("config.json") && !text.contains("hunter2"), "{text}");
 
-    let error = DockerConfig::new(setup.folder.path())
-        .credential(&repository("ghcr.io"))
-        .await
-        .expect_err("a folder");
+    let folder = DockerConfig::new(setup.folder.path());
+    let error = said(&folder, "ghcr.io").await.expect_err("a folder");
     assert!(error.message.contains("regular file"), "{error}");
 
     let long = vec![b' '; usize::try_from(limits::MAX_CONFIG_LEN).expect("fits") + 1];
     std::fs::write(&setup.source().path, long).expect("written");
-    let error = setup.source().credential(&repository("ghcr.io")).await.expect_err("too long");
+    let error = said(&setup.source(), "ghcr.io").await.expect_err("too long");
     assert!(error.message.contains("more than"), "{error}");
 }
 
@@ -159,31 +161,6 @@ async fn a_helper_that_hangs_is_ended_with_its_children() {
             assert!(Instant::now() < until, "process {pid} is still there");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-    }
-}
-
-#[derive(Debug)]
-struct Fixed(Result<Option<Credential>, CredentialError>);
-
-#[async_trait]
-impl CredentialSource for Fixed {
-    async fn credential(&self, _: &Repository) -> Result<Option<Credential>, CredentialError> {
-        self.0.clone()
-    }
-}
-
-#[tokio::test]
-async fn a_chain_takes_the_first_and_remembers_failures() {
-    let broken = || CredentialError { host: "ghcr.io".into(), message: "broken".into() };
-    let (none, fails, has) = (Ok(None), Err(broken()), Ok(basic("u", "p")));
-    for (sources, want) in [
-        (vec![], Ok(None)),
-        (vec![none.clone(), has.clone(), fails.clone()], Ok(basic("u", "p"))),
-        (vec![fails.clone(), has], Ok(basic("u", "p"))),
-        (vec![none.clone(), fails, none], Err(broken())),
-    ] {
-        let chain = Chain::new(sources.into_iter().map(|source| Arc::new(Fixed(source)) as _).collect());
-        assert_eq!(chain.credential(&repository("ghcr.io")).await, want);
     }
 }
 
