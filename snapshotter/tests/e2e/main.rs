@@ -5,6 +5,7 @@ mod bed;
 mod busy;
 #[path = "../common/daemon.rs"]
 mod daemon;
+mod ecr;
 mod failures;
 mod images;
 mod lazy;
