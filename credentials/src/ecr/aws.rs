@@ -154,7 +154,8 @@ fn chain(region: Option<Region>, by: &Arc<Mutex<&'static str>>) -> CredentialsPr
         .configure(&here)
         .connect_timeout(METADATA_TIMEOUT)
         .read_timeout(METADATA_TIMEOUT)
-        .operation_attempt_timeout(METADATA_TIMEOUT)
+        // Later than both, so that it is always one of them that says: there is no such service here.
+        .operation_attempt_timeout(METADATA_TIMEOUT * 3)
         .operation_timeout(METADATA_DEADLINE)
         .build();
     let by = |name| Named { name, by: Arc::clone(by) };
