@@ -47,7 +47,7 @@ async fn what_is_given_back_is_a_hole_and_comes_again_when_it_is_read() {
     assert_eq!(given, whole + single);
     assert_eq!(full - spans.files.stream.allocated().expect("known"), given);
     assert_eq!(spans.files.bitmap.get(1), Presence::Missing);
-    let bytes = &mut vec![0; 10];
+    let bytes = &mut [0; 10];
     assert!(!spans.read_present(range(&spans, 2).start, bytes));
     assert!(spans.read_present(0, bytes) && spans.read_present(range(&spans, 3).start, bytes));
 

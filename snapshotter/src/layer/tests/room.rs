@@ -80,7 +80,7 @@ async fn a_kept_layer_that_is_damaged_or_another_images_is_not_used() {
     bench.store.restore(&[]).await.expect("restores");
     let prepared = bench.store.prepare(&liar.request(0)).await.expect("prepares");
     assert_eq!(prepared, Prepared::Ordinary("diff-id"));
-    assert_eq!(bench.on_disk(), [key.0.clone()]);
+    assert_eq!(bench.on_disk(), std::slice::from_ref(&key.0));
     drop(bench);
     let bench = Bench::with(dir.path(), Arc::clone(&image), &blobs, kept);
     bench.store.restore(&[]).await.expect("restores");
