@@ -79,6 +79,36 @@ pub fn indent(json: &[u8], indent: &str) -> Vec<u8> {
     out
 }
 
+/// `json` without white space between its tokens, and with Go's escapes within its strings: as Go's `json.Compact` does when a
+/// value is written as it came. `json` must be JSON.
+pub fn compact(json: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(json.len());
+    let (mut in_string, mut escaped) = (false, false);
+    let mut rest = json;
+    while let Some((&byte, behind)) = rest.split_first() {
+        rest = behind;
+        if !in_string {
+            in_string = byte == b'"';
+            if !matches!(byte, b' ' | b'\n' | b'\r' | b'\t') {
+                out.push(byte);
+            }
+            continue;
+        }
+        match (byte, behind) {
+            (b'<' | b'>' | b'&', _) => out.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
+            // The line separators U+2028 and U+2029.
+            (0xe2, [0x80, last @ (0xa8 | 0xa9), more @ ..]) => {
+                out.extend_from_slice(format!("\\u20{:02x}", last - 0x80).as_bytes());
+                rest = more;
+            }
+            _ => out.push(byte),
+        }
+        in_string = escaped || byte != b'"';
+        escaped = !escaped && byte == b'\\';
+    }
+    out
+}
+
 struct GoFormatter;
 
 impl Formatter for GoFormatter {

@@ -36,6 +36,8 @@ pub mod annotation {
     pub const BUILD_TOOL: &str = "com.amazon.soci.build-tool-identifier";
     /// On an image manifest: digest of its index (version 2).
     pub const INDEX_DIGEST: &str = "com.amazon.soci.index-digest";
+    /// On an index's entry in an image index: digest of the image manifest that names it (version 2).
+    pub const IMAGE_MANIFEST_DIGEST: &str = "com.amazon.soci.image-manifest-digest";
 }
 
 /// Which of the two kinds of index manifest.

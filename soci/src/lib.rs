@@ -3,12 +3,14 @@
 
 mod blob_reader;
 pub mod build;
+pub mod convert;
 mod error;
 pub mod file;
 pub mod find;
 pub mod gojson;
 pub mod image;
 pub mod index;
+pub mod json;
 pub mod limits;
 pub mod platform;
 pub mod push;

@@ -58,7 +58,7 @@ pub(crate) const WITH_TWIN: (&str, &str) = (
     "fb17956e2e9db1b138a2cceff4ac45bf1c2881f0190a40b5ad259b47da3414e2",
 );
 
-fn golden(folder: &str) -> Vec<(String, Vec<u8>)> {
+pub(crate) fn golden(folder: &str) -> Vec<(String, Vec<u8>)> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(folder);
     let files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     let named = files.filter(|path| path.file_name().is_some_and(|name| name != "README.md"));

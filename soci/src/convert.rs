@@ -1,0 +1,3 @@
+//! Makes an image name its own index (version 2).
+
+pub mod edit;
