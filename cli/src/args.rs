@@ -6,10 +6,12 @@ use std::time::Duration;
 use clap::{Args, Parser, ValueEnum};
 use spandrel_registry::Reference;
 use spandrel_registry::manifest::Platform;
+use spandrel_soci::build::{BuildOptions, DEFAULT_MIN_LAYER_SIZE, KnownZtocs, Nothing};
 use spandrel_soci::platform::Platforms;
 use spandrel_soci::store::Store;
 
 use crate::commands::Command;
+use crate::error::Error;
 use crate::{env, units};
 
 /// Indexes container images so that they can be started while they are still in the registry, and works with what it
@@ -138,6 +140,51 @@ impl PlatformArgs {
         } else {
             Platforms::Listed(self.platform.clone())
         }
+    }
+}
+
+/// How layers are indexed.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Index options")]
+pub struct BuildArgs {
+    /// Bytes of a layer between two points where reading can begin
+    #[arg(long, value_name = "SIZE", default_value = "4194304", value_parser = units::parse_span_size)]
+    pub span_size: u64,
+    /// Smallest layer that is indexed, as compressed; smaller ones are downloaded whole when the image is mounted
+    #[arg(long, value_name = "SIZE", default_value_t = DEFAULT_MIN_LAYER_SIZE, value_parser = units::parse_size)]
+    pub min_layer_size: u64,
+    /// Hints in the index, as soci has them: xattr marks layers that have neither extended attributes nor opaque directories
+    #[arg(long, value_name = "NAME")]
+    pub optimizations: Vec<Optimization>,
+    /// Index layers anew that were indexed before with the same span size
+    #[arg(long, short)]
+    pub force: bool,
+}
+
+/// A hint in an index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Optimization {
+    /// Which layers have no extended attributes.
+    Xattr,
+}
+
+impl BuildArgs {
+    /// What to build.
+    ///
+    /// # Errors
+    /// Never yet.
+    pub fn options(&self) -> Result<BuildOptions, Error> {
+        Ok(BuildOptions {
+            span_size: self.span_size,
+            min_layer_size: self.min_layer_size,
+            hint_xattrs: self.optimizations.contains(&Optimization::Xattr),
+            ..BuildOptions::default()
+        })
+    }
+
+    /// What was built before.
+    pub fn known(&self, global: &Global) -> Box<dyn KnownZtocs> {
+        if self.force { Box::new(Nothing) } else { Box::new(global.store()) }
     }
 }
 

@@ -91,6 +91,7 @@ impl Error {
             Self::Signal(number) => exit::SIGNAL.saturating_add(*number),
             Self::File { source, .. } if source.kind() == std::io::ErrorKind::NotFound => exit::NOT_FOUND,
             Self::Soci(error) if error.is_not_found() => exit::NOT_FOUND,
+            Self::Soci(spandrel_soci::Error::NoReferrers(_)) => exit::USAGE,
             Self::Soci(spandrel_soci::Error::LayerDigest { .. } | spandrel_soci::Error::Span { .. }) => {
                 exit::CORRUPT
             }

@@ -9,6 +9,7 @@ pub mod commands;
 pub mod env;
 pub mod error;
 pub mod output;
+pub mod place;
 pub mod progress;
 pub mod pull;
 pub mod registry;

@@ -29,6 +29,29 @@ pub fn client(args: &RegistryArgs, reference: &Reference) -> Result<Client, Erro
     Ok(Client::new(ClientOptions { hosts, ..ClientOptions::default() }, credentials)?)
 }
 
+/// Clients for an image's way from one registry to another: one where both are on the same host. `--user` is for where the image
+/// goes, `--src-user` for where it comes from.
+///
+/// # Errors
+/// As [`client`].
+pub fn clients(
+    args: &RegistryArgs,
+    src_user: Option<&String>,
+    src: Option<&Reference>,
+    dst: Option<&Reference>,
+) -> Result<(Option<Client>, Option<Client>), Error> {
+    let to = dst.map(|dst| client(args, dst)).transpose()?;
+    let Some(src) = src else { return Ok((None, to)) };
+    let one_host = dst.is_some_and(|dst| dst.repository.host == src.repository.host);
+    if one_host && src_user.is_none() {
+        return Ok((to.clone(), to));
+    }
+    // Credentials for one host are never sent to another.
+    let user = if dst.is_none() { src_user.or(args.user.as_ref()) } else { src_user };
+    let from = client(&RegistryArgs { user: user.cloned(), ..args.clone() }, src)?;
+    Ok((Some(from), to))
+}
+
 /// The repository of `reference` as a source of images.
 ///
 /// # Errors

@@ -1,16 +1,18 @@
-//! Uploads: blobs in one request where the registry takes that, in pieces where it doesn't, and manifests.
+//! Uploads: blobs in one request where the registry takes that, in pieces where it doesn't, and manifests. Long blobs pass
+//! through as they come ([`BlobContent`]), so that no more than a piece of one is held.
 //!
 //! A blob's upload is repeated as a whole when it fails: its content decides its name, so doing it twice does no harm,
 //! and an unfinished session is the registry's to clear away. Mirrors are never written to.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use reqwest::{Response, Url};
 
-use crate::auth::Scope;
+use crate::auth::{Grant, Scope};
 use crate::client::{blob_call, manifest_call};
+use crate::content::{BlobContent, Failed, Pushed, Watched};
 use crate::endpoint::{Endpoint, Servers};
-use crate::failure::Failure;
+use crate::failure::{Failure, Retry};
 use crate::inner::{Answer, Call, Inner};
 use crate::limits::{MAX_ERROR_BODY, MAX_MANIFEST_LEN, UPLOAD_CHUNK};
 use crate::redirect::location;
@@ -34,18 +36,52 @@ impl Client {
         if !digest.matches(&bytes) {
             return Err(Error::invalid(what, "the bytes to push have another digest"));
         }
+        let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        self.push_any(what, repository, digest, &Upload { len, from: Source::Memory(bytes) }, from)
+            .await
+            .map(drop)
+    }
+
+    /// As [`Client::push_blob`] for a blob of `size` bytes that is not held in memory: `content` is read when its bytes are
+    /// needed, and anew for every try. The registry checks the digest.
+    ///
+    /// Memory: what the connection holds, or one piece of 8 MiB where the registry takes no blob in one request.
+    ///
+    /// # Errors
+    /// All kinds; [`ErrorKind::Invalid`] when `content` can't be read, or the registry finds another digest.
+    pub async fn push_blob_from(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        size: u64,
+        content: &dyn BlobContent,
+        from: Option<&Repository>,
+    ) -> Result<Pushed, Error> {
+        let what = format!("push of blob {digest} to {repository}");
+        self.push_any(what, repository, digest, &Upload { len: size, from: Source::Content(content) }, from)
+            .await
+    }
+
+    async fn push_any(
+        &self,
+        what: String,
+        repository: &Repository,
+        digest: &Digest,
+        upload: &Upload<'_>,
+        from: Option<&Repository>,
+    ) -> Result<Pushed, Error> {
         let inner = &self.inner;
         let mut pursuit = Pursuit::new(inner, what.clone(), repository, Servers::Origin)?;
-        pursuit.allow(bytes.len());
+        pursuit.allow(usize::try_from(upload.len).unwrap_or(usize::MAX));
         let from = from.filter(|from| from.host == repository.host && from.name != repository.name);
         if let Some(from) = from {
             from.check().map_err(|message| Error::invalid(what.clone(), message))?;
         }
         loop {
             let endpoint = pursuit.endpoint();
-            let attempt = inner.push_once(&endpoint, repository, digest, &bytes, from);
+            let attempt = inner.push_once(&endpoint, repository, digest, upload, from);
             match pursuit.attempt(inner, attempt).await {
-                Ok(()) => return Ok(()),
+                Ok(pushed) => return Ok(pushed),
                 Err(failure) => pursuit.failed(inner, failure).await?,
             }
         }
@@ -113,21 +149,55 @@ impl Client {
     }
 }
 
+/// A blob to be sent.
+struct Upload<'a> {
+    /// Its length in bytes.
+    len: u64,
+    from: Source<'a>,
+}
+
+/// Where its bytes are.
+enum Source<'a> {
+    Memory(Bytes),
+    Content(&'a dyn BlobContent),
+}
+
+/// A blob's bytes as they go out.
+enum Pieces {
+    Memory(Bytes),
+    Content(Watched),
+}
+
+impl Pieces {
+    /// The next bytes, as many as there are at hand; none behind the last.
+    async fn next(&mut self) -> std::io::Result<Bytes> {
+        match self {
+            Self::Memory(bytes) => Ok(bytes.split_to(bytes.len().min(UPLOAD_CHUNK))),
+            Self::Content(watched) => loop {
+                match watched.next().await? {
+                    Some(piece) if piece.is_empty() => {}
+                    piece => return Ok(piece.unwrap_or_default()),
+                }
+            },
+        }
+    }
+}
+
 impl Inner {
     async fn push_once(
         &self,
         endpoint: &Endpoint,
         repository: &Repository,
         digest: &Digest,
-        bytes: &Bytes,
+        upload: &Upload<'_>,
         from: Option<&Repository>,
-    ) -> Result<(), Failure> {
+    ) -> Result<Pushed, Failure> {
         let mut call = blob_call(Method::HEAD, repository, digest);
         call.scope = Scope::Push;
         let url = self.url(endpoint, &call).await?;
         let response = self.follow(endpoint, &url, &call).await?.response;
         if response.status().is_success() {
-            return Ok(());
+            return Ok(Pushed::Exists);
         }
         if response.status().is_server_error() || response.status() == StatusCode::TOO_MANY_REQUESTS {
             return Err(self.refuse(response).await);
@@ -135,12 +205,12 @@ impl Inner {
         // Anything else will show again below, with a reason: answers to HEAD have none.
         drop(response);
         let Some((session, at)) = self.open_session(endpoint, repository, digest, from).await? else {
-            return Ok(()); // mounted
+            return Ok(Pushed::Mounted);
         };
-        let mut put = upload_call(&call, Method::PUT, bytes.clone());
-        let response = self.upload(endpoint, &at, &with_digest(&session, digest), &put).await?;
+        let response =
+            self.upload_whole(endpoint, &at, &with_digest(&session, digest), &call, upload).await?;
         match response.status() {
-            status if status.is_success() => Ok(()),
+            status if status.is_success() => Ok(Pushed::Sent),
             // Some want pieces, or have a proxy before them that lets no long body pass.
             StatusCode::METHOD_NOT_ALLOWED
             | StatusCode::LENGTH_REQUIRED
@@ -148,12 +218,16 @@ impl Inner {
             | StatusCode::UNSUPPORTED_MEDIA_TYPE
             | StatusCode::NOT_IMPLEMENTED => {
                 let Some((session, at)) = self.open_session(endpoint, repository, digest, None).await? else {
-                    return Ok(());
+                    return Ok(Pushed::Exists);
                 };
-                let session = self.upload_pieces(endpoint, &at, session, &call, bytes).await?;
-                put.body = Some(Bytes::new());
+                let session = self.upload_pieces(endpoint, &at, session, &call, upload).await?;
+                let put = upload_call(&call, Method::PUT, Bytes::new());
                 let response = self.upload(endpoint, &at, &with_digest(&session, digest), &put).await?;
-                if response.status().is_success() { Ok(()) } else { Err(self.refuse(response).await) }
+                if response.status().is_success() {
+                    Ok(Pushed::Sent)
+                } else {
+                    Err(self.refuse(response).await)
+                }
             }
             _ => Err(self.refuse(response).await),
         }
@@ -196,6 +270,69 @@ impl Inner {
         }
     }
 
+    /// Sends all of the blob in one request.
+    async fn upload_whole(
+        &self,
+        endpoint: &Endpoint,
+        at: &Url,
+        session: &Url,
+        call: &Call<'_>,
+        upload: &Upload<'_>,
+    ) -> Result<Response, Failure> {
+        let content = match &upload.from {
+            Source::Memory(bytes) => {
+                return self
+                    .upload(endpoint, at, session, &upload_call(call, Method::PUT, bytes.clone()))
+                    .await;
+            }
+            Source::Content(content) => *content,
+        };
+        // Opening the session has just shown that the grant is good: the body can't be sent a second time to find out.
+        let grant = if session.origin() == at.origin() {
+            self.ready_grant(endpoint, call.repository, &call.scope).await?.map(|(grant, _)| grant)
+        } else {
+            None
+        };
+        let failed = Failed::default();
+        let body = Watched::open(content, &failed).await?.into_body();
+        let mut request = reqwest::Request::new(Method::PUT, session.clone());
+        *request.headers_mut() = upload_call(call, Method::PUT, Bytes::new()).headers;
+        request.headers_mut().insert(header::CONTENT_LENGTH, upload.len.into());
+        if let Some(grant) = &grant {
+            request.headers_mut().insert(header::AUTHORIZATION, grant.header.clone());
+        }
+        *request.body_mut() = Some(body);
+        let sent = self.transport.send(Pool::Upload, request).await;
+        if let Some(failure) = failed.take() {
+            return Err(failure);
+        }
+        let mut response = sent?;
+        if let Some(grant) = grant {
+            self.check_grant(endpoint, call, &response, &grant)?;
+            response.extensions_mut().insert(grant);
+        }
+        Ok(response)
+    }
+
+    /// A grant that was refused for a body is dropped, and the upload is begun anew with another.
+    fn check_grant(
+        &self,
+        endpoint: &Endpoint,
+        call: &Call<'_>,
+        response: &Response,
+        grant: &Grant,
+    ) -> Result<(), Failure> {
+        if response.status() != StatusCode::UNAUTHORIZED {
+            return Ok(());
+        }
+        self.drop_grant(endpoint, call.repository, &call.scope, grant);
+        Err(Failure {
+            kind: ErrorKind::Unauthorized,
+            message: format!("wanted other credentials while the blob was sent (sent {})", grant.who),
+            retry: Retry::Once,
+        })
+    }
+
     /// Sends the blob piece by piece; yields where the session is closed.
     async fn upload_pieces(
         &self,
@@ -203,22 +340,42 @@ impl Inner {
         at: &Url,
         mut session: Url,
         call: &Call<'_>,
-        bytes: &Bytes,
+        upload: &Upload<'_>,
     ) -> Result<Url, Failure> {
-        let mut start = 0;
-        while start < bytes.len() {
-            let end = (start + UPLOAD_CHUNK).min(bytes.len());
-            let mut patch = upload_call(call, Method::PATCH, bytes.slice(start..end));
-            let range = HeaderValue::from_str(&format!("{start}-{}", end - 1));
-            patch.headers.insert(header::CONTENT_RANGE, range.map_err(|_| Failure::passing("has no range"))?);
-            let response = self.upload(endpoint, at, &session, &patch).await?;
-            if !response.status().is_success() {
-                return Err(self.refuse(response).await);
+        let failed = Failed::default();
+        let mut pieces = match &upload.from {
+            Source::Memory(bytes) => Pieces::Memory(bytes.clone()),
+            Source::Content(content) => Pieces::Content(Watched::open(*content, &failed).await?),
+        };
+        let (mut start, mut held) = (0u64, BytesMut::new());
+        loop {
+            let piece = match pieces.next().await {
+                Ok(piece) => piece,
+                Err(error) => {
+                    return Err(failed.take().unwrap_or_else(|| Failure::passing(error.to_string())));
+                }
+            };
+            let last = piece.is_empty();
+            held.extend_from_slice(&piece);
+            while held.len() >= UPLOAD_CHUNK || (last && !held.is_empty()) {
+                let chunk = held.split_to(held.len().min(UPLOAD_CHUNK)).freeze();
+                let end = start + u64::try_from(chunk.len()).unwrap_or(0);
+                let mut patch = upload_call(call, Method::PATCH, chunk);
+                let range = HeaderValue::from_str(&format!("{start}-{}", end - 1));
+                patch
+                    .headers
+                    .insert(header::CONTENT_RANGE, range.map_err(|_| Failure::passing("has no range"))?);
+                let response = self.upload(endpoint, at, &session, &patch).await?;
+                if !response.status().is_success() {
+                    return Err(self.refuse(response).await);
+                }
+                session = session_url(endpoint, &session, &response)?;
+                start = end;
             }
-            session = session_url(endpoint, &session, &response)?;
-            start = end;
+            if last {
+                return Ok(session);
+            }
         }
-        Ok(session)
     }
 
     /// Sends a part of an upload; with credentials only to the server that was asked for the session.

@@ -139,3 +139,100 @@ async fn refusals_say_what_the_registry_says() {
         client.push_manifest(&app, "1", media_type::OCI_INDEX, long.into()).await.expect_err("refused");
     assert!(error.message.contains("more than"), "{error}");
 }
+
+/// A blob that is read anew for every try, and can break.
+struct Content {
+    bytes: bytes::Bytes,
+    opened: std::sync::atomic::AtomicUsize,
+    breaks: bool,
+}
+
+impl Content {
+    fn new(bytes: bytes::Bytes) -> Self {
+        Self { bytes, opened: std::sync::atomic::AtomicUsize::new(0), breaks: false }
+    }
+
+    fn opened(&self) -> usize {
+        self.opened.load(std::sync::atomic::Ordering::SeqCst)
+    }
+}
+
+struct Pieces(bytes::Bytes, bool);
+
+#[async_trait::async_trait]
+impl spandrel_registry::BlobContent for Content {
+    async fn open(&self) -> std::io::Result<Box<dyn spandrel_registry::BlobPieces>> {
+        self.opened.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        Ok(Box::new(Pieces(self.bytes.clone(), self.breaks)))
+    }
+}
+
+#[async_trait::async_trait]
+impl spandrel_registry::BlobPieces for Pieces {
+    async fn next(&mut self) -> std::io::Result<Option<bytes::Bytes>> {
+        if self.0.len() <= 20_000 && self.1 {
+            return Err(std::io::Error::other("its disk is gone"));
+        }
+        let len = self.0.len().min(9_999);
+        Ok(Some(self.0.split_to(len)).filter(|piece| !piece.is_empty()))
+    }
+}
+
+#[tokio::test]
+async fn content_is_read_when_it_is_needed() {
+    use spandrel_registry::Pushed;
+    let registry = ScriptedRegistry::plain();
+    let blob = noise(300_000);
+    let digest = Digest::sha256(&blob);
+    let (client, _) = clocked(options(vec![plain(&registry.host())]));
+    let app = repository(&registry.host(), "app");
+    let other = repository(&registry.host(), "other");
+    let content = Content::new(blob.clone());
+    // Not before there is a session to send it to.
+    registry.rule(Rule::new(Kind::Upload, Fault::status(503)).nth(0));
+    let size = blob.len() as u64;
+    let pushed = client.push_blob_from(&app, &digest, size, &content, None).await.expect("at last");
+    assert_eq!((pushed, content.opened()), (Pushed::Sent, 1));
+    assert!(registry.blob(digest.as_str()).is_some_and(|stored| stored == blob));
+    // There, or in another repository of the registry: nobody reads it.
+    let pushed = client.push_blob_from(&app, &digest, size, &content, None).await.expect("there");
+    assert_eq!((pushed, content.opened()), (Pushed::Exists, 1));
+    let pushed = client.push_blob_from(&other, &digest, size, &content, Some(&app)).await.expect("mounted");
+    assert_eq!((pushed, content.opened()), (Pushed::Mounted, 1));
+    // What can't be read isn't tried again, and says why.
+    let content = Content { breaks: true, ..Content::new(noise(300_001)) };
+    let digest = Digest::sha256(&content.bytes);
+    let error = client.push_blob_from(&app, &digest, 300_001, &content, None).await.expect_err("broken");
+    assert!(error.message.contains("its disk is gone") && error.kind == ErrorKind::Invalid, "{error}");
+    assert_eq!(content.opened(), 1);
+    assert!(registry.blob(digest.as_str()).is_none());
+}
+
+#[tokio::test]
+async fn content_goes_in_pieces_where_no_long_body_is_taken() {
+    let got = Arc::new(Mutex::new(Vec::new()));
+    let parts = Arc::clone(&got);
+    let server = Server::start(move |asked, _| match asked.method.as_str() {
+        "HEAD" => Answer::new(404, ""),
+        "POST" => Answer::new(202, "").header("location", "/up"),
+        "PATCH" => {
+            let range = asked.header("content-range").expect("said").to_owned();
+            parts.lock().expect("whole").push((range, asked.body.len()));
+            Answer::new(202, "").header("location", "/up")
+        }
+        _ if asked.body.is_empty() => Answer::new(201, ""),
+        _ => Answer::new(413, ""),
+    })
+    .await;
+    let content = Content::new(noise((8 << 20) + 5));
+    let digest = Digest::sha256(&content.bytes);
+    let app = repository(&server.host(), "app");
+    let size = content.bytes.len() as u64;
+    anonymous(vec![plain(&server.host())])
+        .push_blob_from(&app, &digest, size, &content, None)
+        .await
+        .expect("pushed");
+    let want = [("0-8388607".to_owned(), 8 << 20), ("8388608-8388612".to_owned(), 5)];
+    assert_eq!(*got.lock().expect("whole"), want);
+    assert_eq!(content.opened(), 2);
+}

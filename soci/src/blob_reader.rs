@@ -6,10 +6,10 @@
 use std::io::{self, Read};
 
 use bytes::{Buf as _, Bytes};
-use sha2::{Digest as _, Sha256, Sha512};
 use tokio::sync::mpsc;
 
 use crate::Error;
+use crate::hash::Hasher;
 use crate::source::BlobStream;
 
 /// How many pieces may wait for the thread: enough to bridge the time that it takes over one, and, with pieces of some
@@ -31,11 +31,6 @@ pub(crate) struct BlobReader {
     hasher: Hasher,
 }
 
-enum Hasher {
-    Sha256(Sha256),
-    Sha512(Sha512),
-}
-
 /// The sending side.
 pub(crate) struct BlobFeed {
     pieces: mpsc::Sender<Piece>,
@@ -44,10 +39,7 @@ pub(crate) struct BlobFeed {
 /// Both sides of a bridge for bytes whose digest is taken by `algorithm`: `sha256` or `sha512`.
 pub(crate) fn bridge(algorithm: &str) -> (BlobFeed, BlobReader) {
     let (sender, receiver) = mpsc::channel(PIECES);
-    let hasher = match algorithm {
-        "sha512" => Hasher::Sha512(Sha512::new()),
-        _ => Hasher::Sha256(Sha256::new()),
-    };
+    let hasher = Hasher::new(algorithm);
     (
         BlobFeed { pieces: sender },
         BlobReader { pieces: receiver, current: Bytes::new(), ended: false, hasher },
@@ -78,11 +70,7 @@ impl BlobReader {
     /// Reads and drops what is left, then gives the digest of the whole blob.
     pub(crate) fn finish(mut self) -> io::Result<String> {
         io::copy(&mut self, &mut io::sink())?;
-        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        Ok(match self.hasher {
-            Hasher::Sha256(hasher) => format!("sha256:{}", hex(&hasher.finalize())),
-            Hasher::Sha512(hasher) => format!("sha512:{}", hex(&hasher.finalize())),
-        })
+        Ok(self.hasher.finish())
     }
 }
 
@@ -91,10 +79,7 @@ impl Read for BlobReader {
         while self.current.is_empty() && !self.ended {
             match self.pieces.blocking_recv() {
                 Some(Piece::Bytes(bytes)) => {
-                    match &mut self.hasher {
-                        Hasher::Sha256(hasher) => hasher.update(&bytes),
-                        Hasher::Sha512(hasher) => hasher.update(&bytes),
-                    }
+                    self.hasher.update(&bytes);
                     self.current = bytes;
                 }
                 Some(Piece::End) => self.ended = true,

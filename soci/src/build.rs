@@ -28,10 +28,14 @@ pub const DEFAULT_MIN_LAYER_SIZE: u64 = 10 << 20;
 /// What to build.
 #[derive(Debug, Clone)]
 pub struct BuildOptions {
+    /// Version of the index manifest.
+    pub version: Version,
     /// Bytes of stream after which a span ends at the next block boundary; not 0.
     pub span_size: u64,
     /// Smallest layer that gets a zTOC, in bytes as compressed.
     pub min_layer_size: u64,
+    /// Whether layers that have neither extended attributes nor opaque directories are marked in the index.
+    pub hint_xattrs: bool,
     /// The build tool identifier in zTOCs and index.
     pub build_tool: String,
     /// How many layers are worked on at once. Indexing one takes a core.
@@ -41,8 +45,10 @@ pub struct BuildOptions {
 impl Default for BuildOptions {
     fn default() -> Self {
         Self {
+            version: Version::V1,
             span_size: spandrel_ztoc::DEFAULT_SPAN_SIZE,
             min_layer_size: DEFAULT_MIN_LAYER_SIZE,
+            hint_xattrs: false,
             build_tool: spandrel_ztoc::BUILD_TOOL.to_owned(),
             parallel: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
         }
@@ -74,7 +80,7 @@ pub enum BuildEvent {
 pub type Tell = Arc<dyn Fn(BuildEvent) + Send + Sync>;
 
 /// zTOCs that were built before, by layer, span size and build tool.
-pub trait KnownZtocs: Sync {
+pub trait KnownZtocs: Send + Sync {
     /// The zTOC of `layer` that the same options gave, if it is kept.
     fn get(&self, layer: &Digest, span_size: u64, build_tool: &str) -> Option<Bytes>;
 }
@@ -111,6 +117,12 @@ impl BuiltIndex {
         Self { digest: Digest::sha256(&bytes), index, bytes, ztocs, layers }
     }
 
+    /// The same of version 1 for another manifest of the image, which it refers to.
+    pub fn referring_to(&self, manifest: Descriptor) -> Self {
+        let index = IndexManifest { version: Version::V1, subject: Some(manifest), ..self.index.clone() };
+        Self::new(index, self.ztocs.clone(), self.layers.clone())
+    }
+
     /// Its descriptor: media type, digest, size and artifact type.
     pub fn descriptor(&self) -> Descriptor {
         let mut descriptor = descriptor(
@@ -123,7 +135,7 @@ impl BuiltIndex {
     }
 }
 
-/// Indexes an image: a zTOC for each layer that is large enough and can have one, and a manifest of version 1.
+/// Indexes an image: a zTOC for each layer that is large enough and can have one, and a manifest that lists them.
 ///
 /// A layer that no zTOC can be built for is skipped and reported; it is filled in full by whoever mounts the image. A
 /// layer whose bytes aren't what its digest says is an error: nothing that was read of it can be trusted.
@@ -166,7 +178,7 @@ pub async fn build(
             layer_media_type: layer.media_type.clone(),
             ztoc: descriptor(ZTOC, digest.clone(), bytes.len() as u64),
             span_size: Some(options.span_size),
-            disable_xattrs: false,
+            disable_xattrs: options.hint_xattrs && has_no_xattrs(bytes),
         });
         ztocs.insert(digest, bytes.clone());
     }
@@ -174,13 +186,23 @@ pub async fn build(
         return Err(Error::EmptyIndex);
     }
     let index = IndexManifest {
-        version: Version::V1,
+        version: options.version,
         build_tool: options.build_tool.clone(),
         layers: entries,
         prefetch: Vec::new(),
-        subject: Some(image.descriptor()),
+        subject: (options.version == Version::V1).then(|| image.descriptor()),
     };
     Ok(BuiltIndex::new(index, ztocs, reports))
+}
+
+/// Whether a zTOC has neither extended attributes nor opaque directories, which overlayfs tells by one.
+fn has_no_xattrs(ztoc: &[u8]) -> bool {
+    let is_xattr = |(key, _): &(Vec<u8>, Vec<u8>)| key.starts_with(b"SCHILY.xattr.");
+    let opaque = |name: &[u8]| name.rsplit(|byte| *byte == b'/').next() == Some(b".wh..wh..opq");
+    // One that can't be read (it was just written) has no hint: that is always right.
+    spandrel_ztoc::Ztoc::decode_without_windows(ztoc).is_ok_and(|(ztoc, _)| {
+        !ztoc.entries.iter().any(|entry| entry.pax.iter().any(is_xattr) || opaque(&entry.name))
+    })
 }
 
 #[cfg(test)]

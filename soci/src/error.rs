@@ -48,6 +48,12 @@ pub enum Error {
         /// The platforms that there are.
         present: String,
     },
+    /// What was asked for isn't in a source of images that is no registry.
+    #[error("not found: {0}")]
+    NotThere(String),
+    /// An index of version 1 has no place there.
+    #[error("{0} has no place for indexes of version 1, which only refer to an image: leave out --both")]
+    NoReferrers(String),
     /// No layer of the image got a zTOC, so there is no index. The text is soci's.
     #[error("no ztocs created, all layers either skipped or produced errors")]
     EmptyIndex,
@@ -109,7 +115,7 @@ impl Error {
     pub fn is_not_found(&self) -> bool {
         match self {
             Self::Registry(error) => error.kind == spandrel_registry::ErrorKind::NotFound,
-            Self::NoPlatform { .. } => true,
+            Self::NoPlatform { .. } | Self::NotThere(_) => true,
             Self::File { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
             _ => false,
         }

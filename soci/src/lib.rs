@@ -8,6 +8,7 @@ mod error;
 pub mod file;
 pub mod find;
 pub mod gojson;
+mod hash;
 pub mod image;
 pub mod index;
 pub mod json;
@@ -16,6 +17,7 @@ pub mod platform;
 pub mod push;
 pub mod source;
 pub mod store;
+pub mod target;
 #[cfg(test)]
 mod testing;
 pub mod time;

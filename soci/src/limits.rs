@@ -21,3 +21,15 @@ pub const MAX_CONFIG_LEN: u64 = 8 << 20;
 /// How many version 1 indexes of one image are tried, when the ones before are broken. Anybody who may push can add
 /// more, and each costs a request.
 pub const MAX_REFERRERS_TRIED: usize = 8;
+
+/// Most files of an archive with an image: a blob each, and docker's three files for each layer.
+pub const MAX_ARCHIVE_FILES: u64 = 65536;
+
+/// Most links in an archive that are followed from one to the next. docker writes one.
+pub const MAX_ARCHIVE_LINKS: usize = 8;
+
+/// Longest list in an image on disk that is read (`index.json`, `manifest.json`), in bytes: some ten thousand images.
+pub const MAX_LIST_LEN: u64 = 16 << 20;
+
+/// How deep image indexes may lie in one another when they are copied: one in another is all that is seen.
+pub const MAX_INDEX_DEPTH: usize = 4;

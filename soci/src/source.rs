@@ -1,14 +1,23 @@
-//! Where images come from: a registry (more in later issues). What is asked of a source is here; what it means is
-//! `find`'s, `image`'s and `build`'s.
+//! Where images come from, each kind of place in a file of its own. What is asked of a source is here; what it means is
+//! `find`'s, `image`'s, `build`'s and `convert`'s.
 
-use std::io::{self, SeekFrom};
+mod docker_archive;
+mod file;
+mod files;
+mod layout;
+mod registry;
+
 use std::ops::Range;
-use std::path::PathBuf;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use spandrel_registry::{Body, Client, Digest, FetchedManifest, Repository};
-use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
+use spandrel_registry::{Digest, FetchedManifest};
+
+pub use docker_archive::DockerArchive;
+pub use file::LayerFile;
+pub use layout::{LayoutSource, Named};
+pub(crate) use layout::{REF_NAME, blob_path};
+pub use registry::RegistrySource;
 
 use crate::Error;
 use crate::index::Version;
@@ -62,121 +71,22 @@ pub trait BlobStream: Send {
     async fn chunk(&mut self) -> Result<Option<Bytes>, Error>;
 }
 
-/// A repository in a registry.
-#[derive(Debug, Clone)]
-pub struct RegistrySource {
-    client: Client,
-    repository: Repository,
-}
+/// Bytes that are at hand as a stream of one piece.
+#[derive(Debug)]
+pub(crate) struct Once(Option<Bytes>);
 
-impl RegistrySource {
-    /// The images of `repository`; retries are the client's.
-    pub fn new(client: Client, repository: Repository) -> Self {
-        Self { client, repository }
-    }
-
-    /// The client.
-    pub fn client(&self) -> &Client {
-        &self.client
-    }
-
-    /// The repository.
-    pub fn repository(&self) -> &Repository {
-        &self.repository
+impl Once {
+    /// The part `range` of them, as far as they have it.
+    pub(crate) fn new(bytes: Bytes, range: &Range<u64>) -> Self {
+        let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+        let (start, end) = (at(range.start), at(range.end));
+        Self(Some(bytes.slice(start.min(end)..end)))
     }
 }
 
 #[async_trait]
-impl BlobSource for RegistrySource {
-    fn name(&self) -> String {
-        self.repository.to_string()
-    }
-
-    async fn blob_range(&self, digest: &Digest, range: Range<u64>) -> Result<Box<dyn BlobStream>, Error> {
-        Ok(Box::new(self.client.blob_range(&self.repository, digest, range).await?))
-    }
-}
-
-#[async_trait]
-impl ImageSource for RegistrySource {
-    async fn manifest(&self, part: &str) -> Result<FetchedManifest, Error> {
-        Ok(self.client.manifest(&self.repository, part).await?)
-    }
-
-    async fn referrers(&self, subject: &Digest, version: Version) -> Result<Vec<Digest>, Error> {
-        let found = self.client.referrers(&self.repository, subject, version.artifact_type()).await?;
-        Ok(found.into_iter().map(|descriptor| descriptor.digest).collect())
-    }
-
-    async fn blob(&self, digest: &Digest, size: u64) -> Result<Bytes, Error> {
-        Ok(self.client.blob(&self.repository, digest, size).await?)
-    }
-
-    async fn find_places(&self, blobs: &[Digest]) {
-        self.client.find_places(&self.repository, blobs).await;
-    }
-}
-
-#[async_trait]
-impl BlobStream for Body {
+impl BlobStream for Once {
     async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
-        Ok(Body::chunk(self).await?)
-    }
-}
-
-/// A layer's blob in a file: its only blob, whatever digest is asked for (whoever reads it checks what came).
-#[derive(Debug, Clone)]
-pub struct LayerFile {
-    path: PathBuf,
-}
-
-impl LayerFile {
-    /// The layer in the file at `path`.
-    pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into() }
-    }
-
-    fn failed(&self, source: io::Error) -> Error {
-        Error::File { what: "reading", path: self.path.clone(), source }
-    }
-}
-
-#[async_trait]
-impl BlobSource for LayerFile {
-    fn name(&self) -> String {
-        self.path.display().to_string()
-    }
-
-    async fn blob_range(&self, _: &Digest, range: Range<u64>) -> Result<Box<dyn BlobStream>, Error> {
-        let mut file = tokio::fs::File::open(&self.path).await.map_err(|error| self.failed(error))?;
-        file.seek(SeekFrom::Start(range.start)).await.map_err(|error| self.failed(error))?;
-        Ok(Box::new(FileStream { file, left: range.end.saturating_sub(range.start), from: self.clone() }))
-    }
-}
-
-/// How much of a file is read at once, in bytes.
-const FILE_PIECE: u64 = 256 << 10;
-
-struct FileStream {
-    file: tokio::fs::File,
-    left: u64,
-    from: LayerFile,
-}
-
-#[async_trait]
-impl BlobStream for FileStream {
-    async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
-        if self.left == 0 {
-            return Ok(None);
-        }
-        let mut piece = Vec::new();
-        let read = (&mut self.file).take(self.left.min(FILE_PIECE)).read_to_end(&mut piece).await;
-        read.map_err(|error| self.from.failed(error))?;
-        if piece.is_empty() {
-            let kind = io::ErrorKind::UnexpectedEof;
-            return Err(self.from.failed(io::Error::new(kind, "it is shorter than the zTOC's layer")));
-        }
-        self.left = self.left.saturating_sub(piece.len() as u64);
-        Ok(Some(piece.into()))
+        Ok(self.0.take().filter(|bytes| !bytes.is_empty()))
     }
 }

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use spandrel_registry::Digest;
 use spandrel_registry::manifest::{Descriptor, Platform};
-use spandrel_registry::{Digest, Reference};
 
 use crate::Error;
 use crate::build::{BuiltIndex, KnownZtocs};
@@ -141,15 +141,16 @@ impl Store {
         Ok(BuiltIndex { index, bytes, digest: digest.clone(), ztocs, layers: Vec::new() })
     }
 
-    /// Keeps an index and its zTOCs, made at `created` for `image` on `platform`. One that is there already for this image
-    /// gets the new time.
+    /// Keeps an index and its zTOCs, made at `created` of the manifest `digest` of `image` on `platform`. One that is there
+    /// already for this image gets the new time.
     ///
     /// # Errors
     /// When something can't be written; the store is then as it was, but for blobs that nothing names.
     pub fn add(
         &self,
         built: &BuiltIndex,
-        image: &Reference,
+        image: &str,
+        digest: &Digest,
         platform: &Platform,
         created: SystemTime,
     ) -> Result<(), Error> {
@@ -162,11 +163,9 @@ impl Store {
         let mut descriptor = built.descriptor();
         descriptor.platform = Some(platform.clone());
         let mut annotate = |name: &str, value: String| descriptor.annotations.insert(name.to_owned(), value);
-        annotate(annotation::IMAGE, image.to_string());
+        annotate(annotation::IMAGE, image.to_owned());
         annotate(annotation::CREATED, time::to_rfc3339(created));
-        if let Some(subject) = &built.index.subject {
-            annotate(annotation::IMAGE_DIGEST, subject.digest.to_string());
-        }
+        annotate(annotation::IMAGE_DIGEST, digest.to_string());
         let mut index = self.layout.index()?;
         let image = descriptor.annotations.get(annotation::IMAGE);
         index.manifests.retain(|other| {

@@ -4,20 +4,18 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::Serialize;
+use spandrel_registry::manifest::Platform;
 use spandrel_registry::{Digest, Reference};
-use spandrel_soci::build::{
-    BuildEvent, BuildOptions, BuiltIndex, DEFAULT_MIN_LAYER_SIZE, KnownZtocs, LayerReport, Nothing, Outcome,
-    Tell, build,
-};
+use spandrel_soci::build::{BuildEvent, BuiltIndex, LayerReport, Outcome, Tell, build};
 use spandrel_soci::image::{Image, resolve};
 use spandrel_soci::platform;
 use spandrel_soci::source::ImageSource;
 
 use super::{blocking, push};
-use crate::args::{Global, PlatformArgs, RegistryArgs, parse_reference};
+use crate::args::{BuildArgs, Global, PlatformArgs, RegistryArgs, parse_reference};
 use crate::error::Error;
 use crate::progress::Progress;
-use crate::{output, registry, units};
+use crate::{output, registry};
 
 /// Index an image in a registry: a zTOC for each of its large layers, and a manifest (version 1) that lists them.
 #[derive(Debug, clap::Args)]
@@ -27,15 +25,8 @@ pub struct Args {
     image: Reference,
     #[command(flatten)]
     platforms: PlatformArgs,
-    /// Bytes of a layer between two points where reading can begin
-    #[arg(long, value_name = "SIZE", default_value = "4194304", value_parser = units::parse_span_size)]
-    span_size: u64,
-    /// Smallest layer that is indexed, as compressed; smaller ones are downloaded whole when the image is mounted
-    #[arg(long, value_name = "SIZE", default_value_t = DEFAULT_MIN_LAYER_SIZE, value_parser = units::parse_size)]
-    min_layer_size: u64,
-    /// Index layers anew that are in the store already
-    #[arg(long, short)]
-    force: bool,
+    #[command(flatten)]
+    build: BuildArgs,
     /// Push the index into the image's repository
     #[arg(long)]
     push: bool,
@@ -66,8 +57,9 @@ struct CreatedIndex {
     layers: Vec<CreatedLayer>,
 }
 
+/// What became of a layer, as JSON.
 #[derive(Debug, Serialize)]
-struct CreatedLayer {
+pub(super) struct CreatedLayer {
     digest: Digest,
     media_type: String,
     size: u64,
@@ -94,15 +86,11 @@ pub async fn run(args: Args, global: &Global) -> Result<(), Error> {
     let progress = Arc::new(Progress::new(quiet));
     let several = resolved.images.len() > 1;
     let mut created = Created { image: args.image.to_string(), indexes: Vec::new() };
+    let known = args.build.known(global);
+    let options = args.build.options()?;
     for image in &resolved.images {
-        let known: &dyn KnownZtocs = if args.force { &Nothing } else { &store };
-        let options = BuildOptions {
-            span_size: args.span_size,
-            min_layer_size: args.min_layer_size,
-            ..BuildOptions::default()
-        };
         let tell = teller(Arc::clone(&progress), quiet || json);
-        let built = match build(Arc::clone(&shared), image, &options, known, tell).await {
+        let built = match build(Arc::clone(&shared), image, &options, &*known, tell).await {
             // One platform of several may well have small layers only.
             Err(spandrel_soci::Error::EmptyIndex) if several => {
                 output::note(&format!(
@@ -113,7 +101,7 @@ pub async fn run(args: Args, global: &Global) -> Result<(), Error> {
             }
             built => built?,
         };
-        keep(&args, global, image, &built).await?;
+        keep(global, &created.image, image.digest(), &image.platform, &built).await?;
         if !quiet && !json {
             let platform = platform::name(&image.platform);
             output::note(&format!("index {} for {platform} is in {}", built.digest, store.dir().display()));
@@ -134,15 +122,21 @@ pub async fn run(args: Args, global: &Global) -> Result<(), Error> {
     if json { output::print_json(&created) } else { Ok(()) }
 }
 
-/// Puts an index into the store.
-async fn keep(args: &Args, global: &Global, image: &Image, built: &BuiltIndex) -> Result<(), Error> {
-    let (store, built, reference) = (global.store(), built.clone(), args.image.clone());
-    let platform = image.platform.clone();
-    blocking(move || Ok(store.add(&built, &reference, &platform, SystemTime::now())?)).await
+/// Puts an index of the manifest `digest` of `image` into the store.
+pub(super) async fn keep(
+    global: &Global,
+    image: &str,
+    digest: &Digest,
+    platform: &Platform,
+    built: &BuiltIndex,
+) -> Result<(), Error> {
+    let (store, built, image) = (global.store(), built.clone(), image.to_owned());
+    let (digest, platform) = (digest.clone(), platform.clone());
+    blocking(move || Ok(store.add(&built, &image, &digest, &platform, SystemTime::now())?)).await
 }
 
 /// Turns events into bars and soci's lines.
-fn teller(progress: Arc<Progress>, silent: bool) -> Tell {
+pub(super) fn teller(progress: Arc<Progress>, silent: bool) -> Tell {
     Arc::new(move |event| match event {
         BuildEvent::Start { layer, size } => progress.start(&layer, size, "index"),
         BuildEvent::Bytes { layer, len } => progress.advance(&layer, len),
@@ -167,7 +161,7 @@ fn describe(image: &Image, built: &BuiltIndex, pushed: bool) -> CreatedIndex {
     }
 }
 
-fn describe_layer(report: &LayerReport) -> CreatedLayer {
+pub(super) fn describe_layer(report: &LayerReport) -> CreatedLayer {
     let (ztoc, already_exists) = match &report.outcome {
         Outcome::Built { ztoc, len } => (Some((ztoc.clone(), *len)), false),
         Outcome::Known { ztoc, len } => (Some((ztoc.clone(), *len)), true),

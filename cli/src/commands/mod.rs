@@ -1,5 +1,6 @@
 //! The commands: each has its flags and its output here, one file a command, and its work elsewhere.
 
+pub mod convert;
 pub mod create;
 pub mod index;
 pub mod mount;
@@ -17,6 +18,8 @@ use crate::error::Error;
 pub enum Command {
     /// Index an image in a registry
     Create(create::Args),
+    /// Copy an image from anywhere to anywhere so that it names its own index
+    Convert(convert::Args),
     /// Push an image's indexes from the store into its repository
     Push(push::Args),
     /// Show and remove the indexes in the store
@@ -41,6 +44,7 @@ impl Command {
     pub async fn run(self, global: &Global) -> Result<(), Error> {
         match self {
             Self::Create(args) => create::run(args, global).await,
+            Self::Convert(args) => convert::run(args, global).await,
             Self::Push(args) => push::run(args, global).await,
             Self::Index(command) => index::run(command, global).await,
             Self::Ztoc(command) => ztoc::run(command, global).await,

@@ -92,7 +92,8 @@ pub async fn run(args: Args, global: &Global) -> Result<(), Error> {
     let name = args.image.to_string();
     let (listing, wanted) = (store.clone(), name.clone());
     let mut records = blocking(move || Ok(listing.list()?)).await?;
-    records.retain(|record| record.image == wanted);
+    // Indexes of version 2 are pushed with the image that names them, by `convert`.
+    records.retain(|record| record.image == wanted && record.version == Version::V1);
     if records.is_empty() {
         let dir = store.dir().display();
         return Err(Error::NotFound(format!(

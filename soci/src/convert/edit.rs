@@ -136,7 +136,9 @@ pub fn index(
         relink(entry, rewritten).map_err(bad)?;
         if let Some(new) = rewritten.get(&descriptor.digest) {
             point(entry, new);
-            annotate(entry, new).map_err(bad)?;
+            if soci.iter().any(|soci| soci.old_image == descriptor.digest) {
+                annotate(entry, new).map_err(bad)?;
+            }
         }
     }
     for (new, at) in soci.iter().zip(known) {

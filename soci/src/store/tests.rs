@@ -5,9 +5,13 @@ use std::time::Duration;
 use super::*;
 use crate::index::{ZTOC, descriptor};
 
-fn image(name: &str) -> Reference {
-    let repository = spandrel_registry::Repository { host: "r.example".to_owned(), name: name.to_owned() };
-    Reference { repository, tag: Some("1".to_owned()), digest: None }
+fn image(name: &str) -> String {
+    format!("r.example/{name}:1")
+}
+
+/// Digest of the manifest that every index here is of.
+fn manifest() -> Digest {
+    Digest::sha256(b"image")
 }
 
 /// An index of zTOCs with these contents.
@@ -66,8 +70,8 @@ fn what_is_kept_comes_back_the_newest_first() {
     let (one, two) = (built(&[b"a", b"b"]), built(&[b"b", b"c"]));
     let amd64 = platform::parse("linux/amd64").unwrap();
     let arm = Platform { variant: "v8".to_owned(), ..platform::parse("linux/arm64").unwrap() };
-    store.add(&one, &image("one"), &amd64, at(1000)).unwrap();
-    store.add(&two, &image("two"), &arm, at(2000)).unwrap();
+    store.add(&one, &image("one"), &manifest(), &amd64, at(1000)).unwrap();
+    store.add(&two, &image("two"), &manifest(), &arm, at(2000)).unwrap();
     let list = store.list().unwrap();
     assert_eq!(
         list[0],
@@ -91,15 +95,15 @@ fn what_is_kept_comes_back_the_newest_first() {
     let shared = ztocs.iter().find(|ztoc| ztoc.entry.ztoc.digest == Digest::sha256(b"b")).unwrap();
     assert_eq!(shared.images.len(), 2);
     // Made again, it is newer; of another image, it is there twice.
-    store.add(&one, &image("one"), &amd64, at(3000)).unwrap();
-    store.add(&one, &image("three"), &amd64, at(1)).unwrap();
+    store.add(&one, &image("one"), &manifest(), &amd64, at(3000)).unwrap();
+    store.add(&one, &image("three"), &manifest(), &amd64, at(1)).unwrap();
     let created: Vec<_> =
         store.list().unwrap().into_iter().map(|record| (record.created, record.image)).collect();
     let want =
         [(3000, "one"), (2000, "two"), (1, "three")].map(|(s, name)| (at(s), format!("r.example/{name}:1")));
     assert_eq!(created, want);
     // And within a second.
-    store.add(&two, &image("two"), &arm, at(3000) + Duration::from_nanos(1)).unwrap();
+    store.add(&two, &image("two"), &manifest(), &arm, at(3000) + Duration::from_nanos(1)).unwrap();
     assert_eq!(store.list().unwrap()[0].digest, two.digest);
 }
 
@@ -108,7 +112,7 @@ fn removing_an_index_leaves_what_others_need() {
     let (_dir, store) = store();
     let (one, two) = (built(&[b"a", b"b"]), built(&[b"b", b"c"]));
     for (index, name) in [(&one, "one"), (&two, "two")] {
-        store.add(index, &image(name), &platform::host(), at(1)).unwrap();
+        store.add(index, &image(name), &manifest(), &platform::host(), at(1)).unwrap();
     }
     let unknown = Digest::sha256(b"unknown");
     let gone = BTreeSet::from([one.digest.clone(), unknown.clone()]);
@@ -125,7 +129,7 @@ fn removing_an_index_leaves_what_others_need() {
 fn changed_blobs_are_noticed_and_can_be_removed() {
     let (_dir, store) = store();
     let one = built(&[b"a"]);
-    store.add(&one, &image("one"), &platform::host(), at(1)).unwrap();
+    store.add(&one, &image("one"), &manifest(), &platform::host(), at(1)).unwrap();
     let path = |digest: &Digest| store.dir().join("blobs/sha256").join(digest.hex());
     let ztoc = Digest::sha256(b"a");
     std::fs::write(path(&ztoc), b"x").unwrap();
@@ -144,13 +148,13 @@ fn changed_blobs_are_noticed_and_can_be_removed() {
 fn what_a_killed_tool_left_is_swept_and_breaks_nothing() {
     let (_dir, store) = store();
     let one = built(&[b"a"]);
-    store.add(&one, &image("one"), &platform::host(), at(1)).unwrap();
+    store.add(&one, &image("one"), &manifest(), &platform::host(), at(1)).unwrap();
     // Killed before the rename: a piece in `tmp`. Killed before `index.json`: a blob that nothing names.
     std::fs::write(store.dir().join("tmp/piece"), b"ha").unwrap();
     let lost = built(&[b"lost"]);
     std::fs::write(store.dir().join("blobs/sha256").join(lost.digest.hex()), &lost.bytes).unwrap();
     assert_eq!(store.list().unwrap().len(), 1);
-    store.add(&lost, &image("lost"), &platform::host(), at(2)).unwrap();
+    store.add(&lost, &image("lost"), &manifest(), &platform::host(), at(2)).unwrap();
     assert_eq!(store.load(&lost.digest).unwrap().bytes, lost.bytes);
     assert_eq!(std::fs::read_dir(store.dir().join("tmp")).unwrap().count(), 0);
 }
@@ -164,7 +168,9 @@ fn many_at_once_lose_nothing() {
             scope.spawn(move || {
                 for number in 0..4u8 {
                     let index = built(&[&[worker, number], b"shared"]);
-                    store.add(&index, &image("one"), &platform::host(), at(u64::from(number))).unwrap();
+                    store
+                        .add(&index, &image("one"), &manifest(), &platform::host(), at(u64::from(number)))
+                        .unwrap();
                     if number % 2 == 1 {
                         assert!(store.remove(&BTreeSet::from([index.digest])).unwrap().is_empty());
                     }
@@ -191,7 +197,7 @@ fn known_ztocs_are_of_the_same_span_size_and_tool() {
     index.index.layers[0].layer = layer.0.clone();
     let index = BuiltIndex::new(index.index, index.ztocs, Vec::new());
     let (_dir, store) = store();
-    store.add(&index, &image("one"), &platform::host(), at(1)).unwrap();
+    store.add(&index, &image("one"), &manifest(), &platform::host(), at(1)).unwrap();
     assert_eq!(store.get(layer.0, 65536, "t").unwrap(), bytes);
     assert_eq!(store.get(layer.0, 65537, "t"), None);
     assert_eq!(store.get(layer.0, 65536, "other"), None);
@@ -203,7 +209,7 @@ fn other_oci_tools_read_it() {
     let Some(skopeo) = spandrel_fixtures::require::program("skopeo") else { return };
     let (_dir, store) = store();
     let one = built(&[b"a", b"b"]);
-    store.add(&one, &image("one"), &platform::host(), at(1)).unwrap();
+    store.add(&one, &image("one"), &manifest(), &platform::host(), at(1)).unwrap();
     let output = std::process::Command::new(skopeo)
         .arg("inspect")
         .arg("--raw")
