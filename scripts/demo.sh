@@ -38,7 +38,7 @@ demo() {
 
     say "pushing the image to the registry, and its index after it"
     skopeo --insecure-policy copy --quiet --dest-tls-verify=false "oci:$image:latest" "docker://$REGISTRY/demo/python:latest"
-    "$BIN/spandrel" create "$REGISTRY/demo/python:latest" --store "$RUN/store" --push
+    "$BIN/spandrel" create "$REGISTRY/demo/python:latest" --store "$RUN/store" --cache-size 0 --push
 
     say "first start: containerd's pull for overlayfs"
     measure overlayfs

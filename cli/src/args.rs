@@ -1,12 +1,15 @@
 //! The flags that several commands share, each defined once.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bytes::Bytes;
 use clap::{Args, Parser, ValueEnum};
-use spandrel_registry::Reference;
 use spandrel_registry::manifest::Platform;
-use spandrel_soci::build::{BuildOptions, DEFAULT_MIN_LAYER_SIZE, KnownZtocs, Nothing};
+use spandrel_registry::{Digest, Reference};
+use spandrel_soci::build::{BuildOptions, DEFAULT_MIN_LAYER_SIZE, KnownZtocs};
+use spandrel_soci::cache::ZtocCache;
 use spandrel_soci::platform::Platforms;
 use spandrel_soci::store::Store;
 
@@ -62,6 +65,11 @@ pub struct Global {
     pub namespace: String,
 }
 
+/// The directory that an environment variable names.
+fn variable(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
 /// What is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum LogLevel {
@@ -82,10 +90,9 @@ pub enum LogLevel {
 impl Global {
     /// The store.
     pub fn store(&self) -> Store {
-        let var = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let data = || {
-            let home = || var(env::HOME).map(|home| home.join(".local/share"));
-            var(env::XDG_DATA_HOME).or_else(home).unwrap_or_default().join("spandrel")
+            let home = || variable(env::HOME).map(|home| home.join(".local/share"));
+            variable(env::XDG_DATA_HOME).or_else(home).unwrap_or_default().join("spandrel")
         };
         Store::new(match &self.store {
             Some(dir) => dir.clone(),
@@ -159,6 +166,42 @@ pub struct BuildArgs {
     /// Index layers anew that were indexed before with the same span size
     #[arg(long, short)]
     pub force: bool,
+    /// Layers indexed at once [default: as many as there are cores]
+    #[arg(long, value_name = "N")]
+    pub parallel: Option<NonZeroUsize>,
+    /// Memory for the layers that are indexed at once, by an estimate: fewer are when it is short
+    #[arg(long, value_name = "SIZE", default_value = "512MiB", value_parser = units::parse_size)]
+    pub memory: u64,
+    /// Directory where zTOCs are kept for later builds, of any image [default: $XDG_CACHE_HOME/spandrel/ztocs or
+    /// ~/.cache/spandrel/ztocs]
+    #[arg(long, env = env::CACHE, value_name = "DIR")]
+    pub cache: Option<PathBuf>,
+    /// Most bytes that stay in it; 0 keeps nothing
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = units::parse_size)]
+    pub cache_size: u64,
+}
+
+/// What was built before: what is in the cache and in the store; what is built is put into the cache.
+struct Known {
+    cache: Option<ZtocCache>,
+    store: Store,
+    force: bool,
+}
+
+impl KnownZtocs for Known {
+    fn get(&self, layer: &Digest, span_size: u64, build_tool: &str) -> Option<Bytes> {
+        if self.force {
+            return None;
+        }
+        let cached = self.cache.as_ref().and_then(|cache| cache.get(layer, span_size, build_tool));
+        cached.or_else(|| self.store.get(layer, span_size, build_tool))
+    }
+
+    fn keep(&self, layer: &Digest, span_size: u64, build_tool: &str, ztoc: &Bytes) {
+        if let Some(cache) = &self.cache {
+            cache.keep(layer, span_size, build_tool, ztoc);
+        }
+    }
 }
 
 /// A hint in an index.
@@ -172,9 +215,12 @@ impl BuildArgs {
     /// What to build.
     ///
     /// # Errors
-    /// Never yet.
+    /// When the file with paths can't be read, or a pattern makes no sense.
     pub fn options(&self) -> Result<BuildOptions, Error> {
+        let parallel = self.parallel.unwrap_or(BuildOptions::default().parallel);
         Ok(BuildOptions {
+            parallel,
+            memory: self.memory,
             span_size: self.span_size,
             min_layer_size: self.min_layer_size,
             hint_xattrs: self.optimizations.contains(&Optimization::Xattr),
@@ -184,7 +230,13 @@ impl BuildArgs {
 
     /// What was built before.
     pub fn known(&self, global: &Global) -> Box<dyn KnownZtocs> {
-        if self.force { Box::new(Nothing) } else { Box::new(global.store()) }
+        let home = || variable(env::HOME).map(|home| home.join(".cache"));
+        let dir = self.cache.clone().or_else(|| {
+            variable(env::XDG_CACHE_HOME).or_else(home).map(|cache| cache.join("spandrel/ztocs"))
+        });
+        let dir = dir.filter(|_| self.cache_size > 0);
+        let cache = dir.map(|dir| ZtocCache::new(dir, self.cache_size));
+        Box::new(Known { cache, store: global.store(), force: self.force })
     }
 }
 

@@ -3,6 +3,8 @@
 
 /// The store's directory: as `--store`.
 pub const STORE: &str = "SPANDREL_STORE";
+/// Where zTOCs are kept for later builds: as `--cache`.
+pub const CACHE: &str = "SPANDREL_CACHE";
 /// What is logged: as `--log-level`.
 pub const LOG_LEVEL: &str = "SPANDREL_LOG_LEVEL";
 /// The password for the name in `--user`, so that it isn't in the process list.
@@ -13,6 +15,8 @@ pub const CONTAINERD_ADDRESS: &str = "CONTAINERD_ADDRESS";
 pub const CONTAINERD_NAMESPACE: &str = "CONTAINERD_NAMESPACE";
 /// Where a user's data lies, by the XDG base directory specification.
 pub const XDG_DATA_HOME: &str = "XDG_DATA_HOME";
+/// Where what can be made again lies, by the XDG base directory specification.
+pub const XDG_CACHE_HOME: &str = "XDG_CACHE_HOME";
 /// The user's home.
 pub const HOME: &str = "HOME";
 /// Set and not empty: no colours, also on a terminal (no-color.org).

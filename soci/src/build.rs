@@ -13,6 +13,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use spandrel_registry::Digest;
 use spandrel_registry::manifest::Descriptor;
+use tokio::sync::Semaphore;
 
 pub use report::{LayerReport, Outcome, Skip};
 
@@ -24,6 +25,9 @@ use crate::source::ImageSource;
 /// Smallest layer that gets a zTOC, in bytes as compressed: 10 MiB, as soci has it. Below, one GET of the whole layer is
 /// as quick as the first range of it.
 pub const DEFAULT_MIN_LAYER_SIZE: u64 = 10 << 20;
+
+/// Memory for the layers that are indexed at once, in bytes: enough for as many layers of a GB as a small CI machine has cores.
+pub const DEFAULT_MEMORY: u64 = 512 << 20;
 
 /// What to build.
 #[derive(Debug, Clone)]
@@ -40,6 +44,8 @@ pub struct BuildOptions {
     pub build_tool: String,
     /// How many layers are worked on at once. Indexing one takes a core.
     pub parallel: NonZeroUsize,
+    /// How much memory they may take, in bytes, by an estimate ([`memory`]). One layer is always worked on.
+    pub memory: u64,
 }
 
 impl Default for BuildOptions {
@@ -51,9 +57,19 @@ impl Default for BuildOptions {
             hint_xattrs: false,
             build_tool: spandrel_ztoc::BUILD_TOOL.to_owned(),
             parallel: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            memory: DEFAULT_MEMORY,
         }
     }
 }
+
+/// What memory is counted in, in bytes.
+const MEMORY_UNIT: u64 = 1 << 20;
+
+/// Most units that are counted: a TiB.
+const MAX_UNITS: usize = 1 << 20;
+
+/// What a layer takes besides its zTOC, in bytes: pieces on their way in and out, and its table of contents.
+const BASE_MEMORY: u64 = 8 << 20;
 
 /// What is told while it is going on.
 #[derive(Debug, Clone)]
@@ -83,6 +99,9 @@ pub type Tell = Arc<dyn Fn(BuildEvent) + Send + Sync>;
 pub trait KnownZtocs: Send + Sync {
     /// The zTOC of `layer` that the same options gave, if it is kept.
     fn get(&self, layer: &Digest, span_size: u64, build_tool: &str) -> Option<Bytes>;
+
+    /// Keeps a zTOC that was just built, for the next build. That it can't is no failure.
+    fn keep(&self, _layer: &Digest, _span_size: u64, _build_tool: &str, _ztoc: &Bytes) {}
 }
 
 /// No zTOCs: everything is built.
@@ -154,9 +173,16 @@ pub async fn build(
         image.manifest.layers.iter().filter(|layer| layer.media_type != PREFETCH).collect();
     // A layer may be in an image twice; it is worked on once.
     let distinct = layers.iter().filter(|layer| seen.insert(layer.digest.clone()));
+    let budget =
+        Semaphore::new(usize::try_from(options.memory / MEMORY_UNIT).unwrap_or(0).clamp(1, MAX_UNITS));
+    let (budget, most) = (&budget, budget.available_permits());
     let work = distinct.map(|layer| {
         let (source, tell, layer) = (Arc::clone(&source), Arc::clone(&tell), (*layer).clone());
         async move {
+            let units = usize::try_from(memory(layer.size, options.span_size) / MEMORY_UNIT).unwrap_or(most);
+            // Not more than there is: a layer that takes it all is worked on alone. It is never closed.
+            let units = u32::try_from(units.clamp(1, most)).unwrap_or(1);
+            let _permit = budget.acquire_many(units).await;
             let done = layer::index(source, &layer, options, known, &tell).await?;
             Ok::<_, Error>((layer.digest, done))
         }
@@ -193,6 +219,13 @@ pub async fn build(
         subject: (options.version == Version::V1).then(|| image.descriptor()),
     };
     Ok(BuiltIndex::new(index, ztocs, reports))
+}
+
+/// How much memory indexing a layer of `size` bytes takes, in bytes, by what layers usually are: four times as long when inflated,
+/// with a window of 32 KiB for each span, which is held twice when the zTOC is written.
+fn memory(size: u64, span_size: u64) -> u64 {
+    let spans = size.saturating_mul(4) / span_size.max(1);
+    BASE_MEMORY.saturating_add(spans.saturating_mul(2 * spandrel_ztoc::WINDOW_LEN as u64))
 }
 
 /// Whether a zTOC has neither extended attributes nor opaque directories, which overlayfs tells by one.

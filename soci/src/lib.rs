@@ -3,6 +3,7 @@
 
 mod blob_reader;
 pub mod build;
+pub mod cache;
 pub mod convert;
 mod error;
 pub mod file;

@@ -60,12 +60,13 @@ impl Tool {
 
 fn spandrel(network: &Network, depot: &Depot, prepared: &Prepared) -> Result<Option<Made>> {
     let dir = tempfile::tempdir().context("a temporary folder")?;
-    let (store, ca) = (dir.path().join("store"), dir.path().join("ca.pem"));
+    // An empty cache: it is written, as everybody's is, and knows nothing.
+    let (store, ca, cache) = (dir.path().join("store"), dir.path().join("ca.pem"), dir.path().join("cache"));
     std::fs::write(&ca, &network.ca_pem).context("a file in a temporary folder")?;
     let tool = program("spandrel")?;
     let mut command = Command::new(&tool);
     command.args(["create", "--quiet", "--store"]).arg(&store).arg("--tlscacert").arg(&ca);
-    command.arg(format!("{}/{}", network.host(), prepared.name));
+    command.arg("--cache").arg(&cache).arg(format!("{}/{}", network.host(), prepared.name));
     let mut warm = depot.files(prepared);
     warm.push(tool);
     drop_caches(&warm)?;

@@ -101,7 +101,16 @@ impl Images {
     pub fn index(&mut self) -> Result<bool> {
         while self.indexed < self.pushed {
             let mut command = Command::new(program("spandrel")?);
-            command.args(["create", "--push", "--quiet", "--min-layer-size", "1", "--store"]);
+            command.args([
+                "create",
+                "--push",
+                "--quiet",
+                "--min-layer-size",
+                "1",
+                "--cache-size",
+                "0",
+                "--store",
+            ]);
             command.arg(self.store.path());
             command.arg(format!("{}/{}", self.registry.addr(), Self::name(self.indexed)));
             let Some(ran) = child::run(&mut command)? else { return Ok(false) };

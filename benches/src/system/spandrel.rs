@@ -144,7 +144,7 @@ impl System for Spandrel {
         }
         let store = tempfile::tempdir().context("a temporary folder")?;
         let output = Command::new(program("spandrel")?)
-            .args(["create", "--push", "--quiet", "--store"])
+            .args(["create", "--push", "--quiet", "--cache-size", "0", "--store"])
             .arg(store.path())
             .arg(format!("{}/{name}", depot.addr()))
             .output()

@@ -1,9 +1,10 @@
 //! `convert` between real registries, folders and archives, and what other programs make of the result.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
+use spandrel_fixtures::digest::sha256;
 use spandrel_fixtures::image::{Image, ImageBuilder, Index};
 use spandrel_fixtures::peers::{Auth, DockerRegistry, Options};
 use spandrel_fixtures::require;
@@ -104,8 +105,7 @@ fn within_a_registry_blobs_are_mounted_and_the_image_names_its_index() {
 #[test]
 fn from_one_registry_to_another_with_different_logins() {
     let options = Options { auth: Auth::Token, ..Options::default() };
-    let (Some(one), Some(two)) = (DockerRegistry::start(options.clone()), DockerRegistry::start(options))
-    else {
+    let (Some(one), Some(two)) = (DockerRegistry::start(options), DockerRegistry::start(options)) else {
         return;
     };
     let (amd64, arm64) =
@@ -208,6 +208,44 @@ fn folders_and_archives_give_what_registries_give() {
 }
 
 #[test]
+fn a_layer_that_was_indexed_once_is_never_read_for_it_again() {
+    let Some(registry) = DockerRegistry::plain() else { return };
+    let (layer, one, two) = (large_layer(31).0, small_layer("one"), small_layer("two"));
+    ImageBuilder::new().layer(layer.clone()).layer(one).build().push(&registry.client(), "one", "1");
+    ImageBuilder::new().layer(layer.clone()).layer(two).build().push(&registry.client(), "two", "1");
+    let name = |repository: &str| format!("{}/{repository}:1", registry.host());
+    let tool = Tool::new();
+    let args = |image: &str| ["create", image, "--min-layer-size", "100k"].map(str::to_owned);
+    let run = |image: &str, more: &[&str]| {
+        let before = registry.requests().len();
+        let args = args(image);
+        let args: Vec<&str> = args.iter().map(String::as_str).chain(more.iter().copied()).collect();
+        let lines = tool.good(&args);
+        let known = lines.contains(" (already exists)\n");
+        let read = registry.requests()[before..]
+            .iter()
+            .any(|line| line.starts_with("GET") && line.contains(&layer.digest));
+        assert_ne!(known, read, "{lines}");
+        known
+    };
+    assert!(!run(&name("one"), &[]));
+    // By another image, and without the store.
+    std::fs::remove_dir_all(tool.store()).unwrap();
+    assert!(run(&name("two"), &[]));
+    assert!(tool.path(".cache/spandrel/ztocs").is_dir());
+    std::fs::remove_dir_all(tool.store()).unwrap();
+    for more in [&["--force"][..], &["--span-size", "1M"], &["--cache", "elsewhere", "--cache-size", "0"]] {
+        assert!(!run(&name("one"), more), "{more:?}");
+        std::fs::remove_dir_all(tool.store()).unwrap();
+    }
+    // What is kept isn't believed when it was changed.
+    for entry in std::fs::read_dir(tool.path(".cache/spandrel/ztocs")).unwrap() {
+        std::fs::write(entry.unwrap().path(), b"rubbish").unwrap();
+    }
+    assert!(!run(&name("one"), &[]));
+}
+
+#[test]
 fn lines_are_soci_s() {
     let Some(registry) = DockerRegistry::plain() else { return };
     let image = app(25);
@@ -297,16 +335,24 @@ fn a_signal_leaves_nothing_that_has_a_name() {
         assert_eq!((ran.code, ran.err.as_str()), (Some(130), "spandrel: interrupted\n"));
         assert!(registry.manifest("other", "1").is_none());
         assert!(!tool.path("out/image/index.json").exists());
-        assert_eq!(files(&tool.path("out")), Vec::<String>::new());
+        // What is left in a folder is whole, and the next run's to use.
+        let broken: Vec<_> =
+            files(&tool.path("out")).into_iter().filter(|path| !is_whole_blob(path)).collect();
+        assert_eq!(broken, Vec::<PathBuf>::new());
     }
     gate.open();
 }
 
 /// All files below a folder.
-fn files(dir: &Path) -> Vec<String> {
+fn files(dir: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
     let paths = entries.map(|entry| entry.unwrap().path());
-    paths
-        .flat_map(|path| if path.is_dir() { files(&path) } else { vec![path.display().to_string()] })
-        .collect()
+    paths.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+/// Whether a file of a layout has the bytes that its name says.
+fn is_whole_blob(path: &Path) -> bool {
+    let digest = sha256(&std::fs::read(path).unwrap());
+    path.parent().unwrap().ends_with("blobs/sha256")
+        && digest == format!("sha256:{}", path.file_name().unwrap().display())
 }

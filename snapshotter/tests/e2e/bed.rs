@@ -89,7 +89,17 @@ impl Bed {
         let min = MIN_LAYER_SIZE.to_string();
         let store = self.place.dir.path().join("store");
         let output = Command::new(&self.spandrel)
-            .args(["create", "--push", "--span-size", "262144", "--min-layer-size", &min, "--store"])
+            .args([
+                "create",
+                "--push",
+                "--span-size",
+                "262144",
+                "--cache-size",
+                "0",
+                "--min-layer-size",
+                &min,
+                "--store",
+            ])
             .arg(store)
             .arg(reference)
             .output()

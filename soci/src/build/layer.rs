@@ -79,6 +79,7 @@ async fn work(
     Ok(match scanned {
         Ok(ztoc) => {
             let bytes = Bytes::from(ztoc.encode());
+            known.keep(&layer.digest, options.span_size, &options.build_tool, &bytes);
             let outcome = Outcome::Built { ztoc: Digest::sha256(&bytes), len: bytes.len() as u64 };
             Done { outcome, ztoc: Some(bytes) }
         }

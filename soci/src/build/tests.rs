@@ -110,6 +110,55 @@ async fn layers_below_the_minimum_are_skipped_in_soci_s_words() {
     assert_eq!(error.to_string(), "no ztocs created, all layers either skipped or produced errors");
 }
 
+#[tokio::test]
+async fn what_is_short_of_memory_is_worked_on_one_by_one() {
+    let source = Arc::new(MemorySource::golden());
+    let image = one(&source, &sha256(SINGLE)).await;
+    for (budget, most) in [(0, 1), (20 << 20, 2), (1 << 40, 4)] {
+        let parallel = NonZeroUsize::new(4).unwrap();
+        let options = BuildOptions { memory: budget, parallel, ..as_soci() };
+        let counts = Arc::new(Mutex::new((0, 0)));
+        let hears = Arc::clone(&counts);
+        let tell: Tell = Arc::new(move |event| {
+            let mut counts = hears.lock().unwrap();
+            match event {
+                BuildEvent::Start { .. } => counts.0 += 1,
+                BuildEvent::Done(_) => counts.0 -= 1,
+                _ => {}
+            }
+            counts.1 = counts.1.max(counts.0);
+        });
+        let from: Arc<dyn ImageSource> = Arc::<MemorySource>::clone(&source);
+        let built = build(from, &image, &options, &Nothing, tell).await.unwrap();
+        assert_eq!(built.digest, sha256(SINGLE_V1));
+        assert_eq!(counts.lock().unwrap().1, most);
+    }
+}
+
+#[tokio::test]
+async fn a_layer_is_kept_when_it_is_done_whatever_becomes_of_the_others() {
+    let (mut source, image) = image_of(&[
+        (media_type::OCI_LAYER, tar(b'0', b"x")),
+        (media_type::OCI_LAYER_GZIP, gzip(&tar(b'0', &noise()))),
+    ])
+    .await;
+    source.breaks.push(image.manifest.layers[1].digest.clone());
+    let dir = tempfile::tempdir().unwrap();
+    let cache = crate::cache::ZtocCache::new(dir.path(), 1 << 20);
+    let options = BuildOptions { parallel: NonZeroUsize::MIN, ..as_soci() };
+    let source = Arc::new(source);
+    let from: Arc<dyn ImageSource> = Arc::<MemorySource>::clone(&source);
+    assert!(build(from, &image, &options, &cache, nobody()).await.is_err());
+    // The next build goes on from there.
+    let from: Arc<dyn ImageSource> = Arc::<MemorySource>::clone(&source);
+    let mut again = image.clone();
+    again.manifest.layers.truncate(1);
+    source.asked();
+    let built = build(from, &again, &options, &cache, nobody()).await.unwrap();
+    assert!(built.layers[0].to_string().ends_with(" (already exists)"));
+    assert_eq!(source.asked(), Vec::<String>::new());
+}
+
 struct Kept(BTreeMap<Digest, Bytes>);
 
 impl KnownZtocs for Kept {
