@@ -11,6 +11,7 @@ use spandrel_registry::{Digest, Reference};
 use spandrel_soci::build::{BuildOptions, DEFAULT_MIN_LAYER_SIZE, KnownZtocs};
 use spandrel_soci::cache::ZtocCache;
 use spandrel_soci::platform::Platforms;
+use spandrel_soci::prefetch::Wanted;
 use spandrel_soci::store::Store;
 
 use crate::commands::Command;
@@ -166,6 +167,12 @@ pub struct BuildArgs {
     /// Index layers anew that were indexed before with the same span size
     #[arg(long, short)]
     pub force: bool,
+    /// File whose bytes a reader should have soon, by its path in the image or a pattern; may be given several times
+    #[arg(long, value_name = "PATH")]
+    pub prefetch_file: Vec<String>,
+    /// File with a JSON list of such paths
+    #[arg(long, value_name = "FILE")]
+    pub prefetch_files_json: Option<PathBuf>,
     /// Layers indexed at once [default: as many as there are cores]
     #[arg(long, value_name = "N")]
     pub parallel: Option<NonZeroUsize>,
@@ -217,8 +224,22 @@ impl BuildArgs {
     /// # Errors
     /// When the file with paths can't be read, or a pattern makes no sense.
     pub fn options(&self) -> Result<BuildOptions, Error> {
+        let mut paths = self.prefetch_file.clone();
+        if let Some(path) = &self.prefetch_files_json {
+            let bytes = std::fs::read(path).map_err(|source| Error::File {
+                what: "reading",
+                path: path.clone(),
+                source,
+            })?;
+            let listed: Vec<String> = serde_json::from_slice(&bytes).map_err(|error| {
+                Error::Usage(format!("{}: it is no JSON list of paths: {error}", path.display()))
+            })?;
+            paths.extend(listed);
+        }
+        let prefetch = Wanted::new(paths).map_err(|error| Error::Usage(error.to_string()))?;
         let parallel = self.parallel.unwrap_or(BuildOptions::default().parallel);
         Ok(BuildOptions {
+            prefetch,
             parallel,
             memory: self.memory,
             span_size: self.span_size,

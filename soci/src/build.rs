@@ -19,7 +19,8 @@ pub use report::{LayerReport, Outcome, Skip};
 
 use crate::Error;
 use crate::image::Image;
-use crate::index::{IndexManifest, LayerZtoc, PREFETCH, Version, ZTOC, descriptor};
+use crate::index::{IndexManifest, LayerZtoc, PREFETCH, Version, ZTOC, annotation, descriptor};
+use crate::prefetch::{self, Layer, Wanted};
 use crate::source::ImageSource;
 
 /// Smallest layer that gets a zTOC, in bytes as compressed: 10 MiB, as soci has it. Below, one GET of the whole layer is
@@ -46,6 +47,8 @@ pub struct BuildOptions {
     pub parallel: NonZeroUsize,
     /// How much memory they may take, in bytes, by an estimate ([`memory`]). One layer is always worked on.
     pub memory: u64,
+    /// Files whose spans are listed for prefetching.
+    pub prefetch: Wanted,
 }
 
 impl Default for BuildOptions {
@@ -58,6 +61,7 @@ impl Default for BuildOptions {
             build_tool: spandrel_ztoc::BUILD_TOOL.to_owned(),
             parallel: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             memory: DEFAULT_MEMORY,
+            prefetch: Wanted::default(),
         }
     }
 }
@@ -90,6 +94,15 @@ pub enum BuildEvent {
     },
     /// A layer is done or was skipped.
     Done(LayerReport),
+    /// A prefetch artifact was made.
+    Prefetch {
+        /// Digest of the layer.
+        layer: Digest,
+        /// Digest of the artifact.
+        artifact: Digest,
+    },
+    /// A file that is to be prefetched is in no layer that was indexed; as it was named.
+    Missing(String),
 }
 
 /// Who is told. Called from several tasks at once, and must not wait.
@@ -123,7 +136,7 @@ pub struct BuiltIndex {
     pub bytes: Bytes,
     /// Their digest.
     pub digest: Digest,
-    /// The zTOCs that it lists.
+    /// The zTOCs and prefetch artifacts that it lists.
     pub ztocs: BTreeMap<Digest, Bytes>,
     /// What became of each layer of the image, in its order.
     pub layers: Vec<LayerReport>,
@@ -211,14 +224,47 @@ pub async fn build(
     if entries.is_empty() {
         return Err(Error::EmptyIndex);
     }
+    let prefetch = list_prefetch(&entries, &mut ztocs, &options.prefetch, &tell)?;
     let index = IndexManifest {
         version: options.version,
         build_tool: options.build_tool.clone(),
         layers: entries,
-        prefetch: Vec::new(),
+        prefetch,
         subject: (options.version == Version::V1).then(|| image.descriptor()),
     };
     Ok(BuiltIndex::new(index, ztocs, reports))
+}
+
+/// The artifacts for the files that are wanted, which join the zTOCs, and their descriptors in the order of the layers.
+fn list_prefetch(
+    entries: &[LayerZtoc],
+    ztocs: &mut BTreeMap<Digest, Bytes>,
+    wanted: &Wanted,
+    tell: &Tell,
+) -> Result<Vec<Descriptor>, Error> {
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let listed = |entry: &LayerZtoc| ztocs.get(&entry.ztoc.digest).cloned();
+    let bytes: Vec<_> = entries.iter().map(|entry| listed(entry).unwrap_or_default()).collect();
+    let layers: Vec<_> =
+        entries.iter().zip(&bytes).map(|(entry, ztoc)| Layer { digest: &entry.layer, ztoc }).collect();
+    let found = prefetch::prefetch(&layers, wanted)?;
+    let mut descriptors = Vec::new();
+    for (entry, artifact) in entries.iter().zip(found.artifacts) {
+        let Some(artifact) = artifact else { continue };
+        let bytes = Bytes::from(artifact.to_bytes());
+        let digest = Digest::sha256(&bytes);
+        let mut descriptor = descriptor(PREFETCH, digest.clone(), bytes.len() as u64);
+        descriptor.annotations.insert(annotation::LAYER_DIGEST.to_owned(), entry.layer.to_string());
+        tell(BuildEvent::Prefetch { layer: entry.layer.clone(), artifact: digest.clone() });
+        descriptors.push(descriptor);
+        ztocs.insert(digest, bytes);
+    }
+    for path in found.missing {
+        tell(BuildEvent::Missing(path));
+    }
+    Ok(descriptors)
 }
 
 /// How much memory indexing a layer of `size` bytes takes, in bytes, by what layers usually are: four times as long when inflated,

@@ -51,6 +51,9 @@ pub enum Error {
     /// What was asked for isn't in a source of images that is no registry.
     #[error("not found: {0}")]
     NotThere(String),
+    /// What should be a prefetch artifact is none.
+    #[error("invalid prefetch artifact: {0}")]
+    Prefetch(String),
     /// An index of version 1 has no place there.
     #[error("{0} has no place for indexes of version 1, which only refer to an image: leave out --both")]
     NoReferrers(String),

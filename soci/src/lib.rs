@@ -15,6 +15,7 @@ pub mod index;
 pub mod json;
 pub mod limits;
 pub mod platform;
+pub mod prefetch;
 pub mod push;
 pub mod source;
 pub mod store;

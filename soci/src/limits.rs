@@ -33,3 +33,9 @@ pub const MAX_LIST_LEN: u64 = 16 << 20;
 
 /// How deep image indexes may lie in one another when they are copied: one in another is all that is seen.
 pub const MAX_INDEX_DEPTH: usize = 4;
+
+/// Most paths and patterns that are named for prefetching. What a start reads are some hundred files.
+pub const MAX_PREFETCH_PATTERNS: usize = 10_000;
+
+/// Most files of a layer that one pattern may fit: all of a large layer's.
+pub const MAX_PREFETCH_FILES: u64 = 1_000_000;

@@ -18,8 +18,10 @@ use spandrel_registry::manifest::{Descriptor, Platform};
 
 use crate::Error;
 use crate::build::{BuiltIndex, KnownZtocs};
+use crate::index::annotation as index_annotation;
 use crate::index::{CONFIG, IndexManifest, LayerZtoc, Version};
-use crate::limits::MAX_MANIFEST_LEN;
+use crate::limits::{MAX_MANIFEST_LEN, MAX_PREFETCH_LEN};
+use crate::prefetch::Artifact;
 use crate::{platform, time};
 use layout::Layout;
 
@@ -61,6 +63,19 @@ pub struct ZtocRecord {
     pub entry: LayerZtoc,
     /// The images whose indexes list it, as they were named.
     pub images: BTreeSet<String>,
+}
+
+/// A prefetch artifact in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PrefetchRecord {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its length in bytes.
+    pub size: u64,
+    /// Digest of the layer that it is of. Two layers may have equal artifacts.
+    pub layer: String,
+    /// When the newest index that lists it was made.
+    pub created: SystemTime,
 }
 
 /// A store.
@@ -105,6 +120,33 @@ impl Store {
             }
         }
         Ok(ztocs.into_values().collect())
+    }
+
+    /// All prefetch artifacts that indexes list, the newest first.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn prefetches(&self) -> Result<Vec<PrefetchRecord>, Error> {
+        let mut found: Vec<PrefetchRecord> = Vec::new();
+        for record in self.list()? {
+            for entry in self.index(&record.digest)?.1.prefetch {
+                let layer =
+                    entry.annotations.get(index_annotation::LAYER_DIGEST).cloned().unwrap_or_default();
+                if !found.iter().any(|other| other.digest == entry.digest && other.layer == layer) {
+                    let (digest, size) = (entry.digest, entry.size);
+                    found.push(PrefetchRecord { digest, size, layer, created: record.created });
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// A prefetch artifact by its digest.
+    ///
+    /// # Errors
+    /// When it isn't there, or isn't what its digest says.
+    pub fn prefetch(&self, digest: &Digest) -> Result<Artifact, Error> {
+        Artifact::parse(&self.layout.blob(digest, MAX_PREFETCH_LEN)?)
     }
 
     /// An index by its digest: its bytes and what they say.

@@ -140,6 +140,17 @@ pub(super) fn teller(progress: Arc<Progress>, silent: bool) -> Tell {
     Arc::new(move |event| match event {
         BuildEvent::Start { layer, size } => progress.start(&layer, size, "index"),
         BuildEvent::Bytes { layer, len } => progress.advance(&layer, len),
+        BuildEvent::Prefetch { layer, artifact } if !silent => {
+            let line = format!("Created prefetch artifact for layer {layer}: {artifact}\n");
+            let _ = progress.aside(|| output::print(&line));
+        }
+        BuildEvent::Prefetch { .. } => {}
+        // To standard error, and also when quiet: it may be a mistake in the list.
+        BuildEvent::Missing(path) => {
+            progress.aside(|| {
+                output::note(&format!("[WARN] prefetch file {path} not found in any indexed layer"))
+            });
+        }
         BuildEvent::Done(report) => {
             progress.finish(&report.layer);
             if !silent {

@@ -4,6 +4,7 @@ pub mod convert;
 pub mod create;
 pub mod index;
 pub mod mount;
+pub mod prefetch;
 pub mod pull;
 pub mod push;
 pub mod ztoc;
@@ -28,6 +29,9 @@ pub enum Command {
     /// Show, read and build zTOCs, the indexes of single layers
     #[command(subcommand)]
     Ztoc(ztoc::Command),
+    /// Show the prefetch artifacts in the store
+    #[command(subcommand)]
+    Prefetch(prefetch::Command),
     /// Pull an image into containerd, lazily
     Pull(pull::Args),
     /// Mount an image's root file system lazily, without containerd
@@ -48,6 +52,7 @@ impl Command {
             Self::Push(args) => push::run(args, global).await,
             Self::Index(command) => index::run(command, global).await,
             Self::Ztoc(command) => ztoc::run(command, global).await,
+            Self::Prefetch(command) => prefetch::run(command, global).await,
             Self::Pull(args) => pull::run(args, global).await,
             Self::Mount(args) => mount::run(args, global),
             Self::Unmount(args) => mount::unmount(args),

@@ -246,6 +246,68 @@ fn a_layer_that_was_indexed_once_is_never_read_for_it_again() {
 }
 
 #[test]
+fn files_to_be_prefetched_are_listed() {
+    let Some(registry) = DockerRegistry::plain() else { return };
+    let image = app(32);
+    image.push(&registry.client(), "app", "1");
+    let (src, dst) = (format!("{}/app:1", registry.host()), format!("{}/app:2", registry.host()));
+    let tool = Tool::new();
+    let list = tool.path("list.json");
+    std::fs::write(&list, r#"["./link", "bin/large*", "no/such"]"#).unwrap();
+    let list = list.to_str().unwrap();
+    let args = [
+        "--min-layer-size",
+        "100k",
+        "--span-size",
+        "1M",
+        "--prefetch-file",
+        "/end",
+        "--prefetch-files-json",
+        list,
+    ];
+    let ran = tool.run(&[&["convert", &src, &dst][..], &args].concat());
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert!(ran.err.contains("[WARN] prefetch file no/such not found in any indexed layer"), "{}", ran.err);
+    let line = ran.text().lines().find(|line| line.starts_with("Created ")).unwrap().to_owned();
+    let (about, digest) = line.rsplit_once(": ").unwrap();
+    assert_eq!(about, format!("Created prefetch artifact for layer {}", image.layers[0].digest));
+    // In the registry, named by the index.
+    let index = json(&manifest(&registry, "app:2"));
+    let soci = index["manifests"][1]["digest"].as_str().unwrap();
+    let entry = json(&manifest(&registry, &format!("app@{soci}")))["layers"][1].clone();
+    assert_eq!(
+        (&entry["digest"], &entry["mediaType"]),
+        (&digest.into(), &"application/vnd.amazon.soci.prefetch.v1+json".into())
+    );
+    let artifact = json(&std::fs::read(registry.blob_file(digest)).unwrap());
+    let spans = artifact["prefetch_spans"].as_array().unwrap();
+    assert_eq!((&artifact["version"], spans.len()), (&"1.0".into(), 1));
+    // And shown from the store.
+    let listed = tool.good(&["prefetch", "list"]);
+    assert!(
+        listed.starts_with("DIGEST ")
+            && listed.contains(&format!("{digest}    {}    ", image.layers[0].digest)),
+        "{listed}"
+    );
+    let listed = json(tool.good(&["prefetch", "ls", "--json"]).as_bytes());
+    let total = spans[0]["end_span"].as_u64().unwrap() - spans[0]["start_span"].as_u64().unwrap() + 1;
+    assert_eq!((&listed[0]["Digest"], &listed[0]["TotalSpans"]), (&digest.into(), &total.into()));
+    let info = tool.good(&["prefetch", "info", digest]);
+    assert!(info.contains(&format!("Layer Digest:  {}\n", image.layers[0].digest)), "{info}");
+    assert!(info.ends_with(&format!("Total spans to prefetch: {total}\n")), "{info}");
+    let error = tool.fails(3, &["prefetch", "info", &image.layers[0].digest]);
+    assert!(error.contains("couldn't retrieve artifact for"), "{error}");
+    let error = tool.fails(2, &["create", &src, "--prefetch-file", "a["]);
+    assert!(error.contains("prefetch file \"a[\""), "{error}");
+    std::fs::write(list, "{}").unwrap();
+    let error = tool.fails(2, &["create", &src, "--prefetch-files-json", list]);
+    assert!(error.contains("no JSON list of paths"), "{error}");
+    // `create` lists them too, and what was pushed has them.
+    let made = tool.good(&["create", &src, "--min-layer-size", "100k", "--prefetch-file", "end", "--push"]);
+    assert!(made.contains("Created prefetch artifact for layer"), "{made}");
+}
+
+#[test]
 fn lines_are_soci_s() {
     let Some(registry) = DockerRegistry::plain() else { return };
     let image = app(25);

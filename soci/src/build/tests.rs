@@ -110,6 +110,48 @@ async fn layers_below_the_minimum_are_skipped_in_soci_s_words() {
     assert_eq!(error.to_string(), "no ztocs created, all layers either skipped or produced errors");
 }
 
+/// The list that soci's golden artifacts were made of.
+const PREFETCH: [&str; 6] =
+    ["usr/share/f002.so", "/usr/share/f055.so", "/bin/ping", "d/kept", "usr/../bin/a", "no/such/file"];
+
+#[tokio::test]
+async fn prefetch_artifacts_equal_soci_s_byte_for_byte() {
+    let source = Arc::new(MemorySource::golden());
+    let image = one(&source, &sha256(SINGLE)).await;
+    let all = PREFETCH.map(str::to_owned).to_vec();
+    for (version, paths, want, artifacts) in [
+        (Version::V2, all, "3d10f44f7bf80e469530bee864451453f547113b2c99e2ffb165218553099dcb", 3),
+        (
+            Version::V1,
+            vec!["/bin/ping".to_owned()],
+            "496c0c9c8137f8e929dba2d7e60b9eb35aa2ad1afb19313e71a8d63f744ef04f",
+            1,
+        ),
+    ] {
+        let options = BuildOptions { version, prefetch: Wanted::new(paths).unwrap(), ..as_soci() };
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let hears = Arc::clone(&told);
+        let tell: Tell = Arc::new(move |event| match event {
+            BuildEvent::Prefetch { artifact, .. } => hears.lock().unwrap().push(artifact.to_string()),
+            BuildEvent::Missing(path) => hears.lock().unwrap().push(path),
+            _ => {}
+        });
+        let from: Arc<dyn ImageSource> = Arc::<MemorySource>::clone(&source);
+        let built = build(from, &image, &options, &Nothing, tell).await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&built.bytes), String::from_utf8_lossy(&golden_index(want)));
+        let told = told.lock().unwrap().clone();
+        assert_eq!(told.len(), artifacts + usize::from(version == Version::V2));
+        assert_eq!(told.contains(&"no/such/file".to_owned()), version == Version::V2);
+        for descriptor in &built.index.prefetch {
+            let bytes = &built.ztocs[&descriptor.digest];
+            assert_eq!(
+                (Digest::sha256(bytes), bytes.len() as u64),
+                (descriptor.digest.clone(), descriptor.size)
+            );
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_is_short_of_memory_is_worked_on_one_by_one() {
     let source = Arc::new(MemorySource::golden());
@@ -199,6 +241,7 @@ async fn progress_counts_every_byte_of_what_is_indexed() {
             BuildEvent::Start { size, .. } => counts.0 += size,
             BuildEvent::Bytes { len, .. } => counts.1 += len,
             BuildEvent::Done(_) => counts.2 += 1,
+            _ => {}
         }
     });
     build(source, &image, &as_soci(), &Nothing, tell).await.unwrap();

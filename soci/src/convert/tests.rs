@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::build::Nothing;
 use crate::platform;
+use crate::prefetch::Wanted;
 use crate::source::LayoutSource;
 use crate::target::{ArchiveTarget, Content, LayoutTarget};
 use crate::testing::{
@@ -157,6 +158,11 @@ async fn images_equal_soci_s_byte_for_byte() {
         ConvertOptions { build: BuildOptions { min_layer_size: 20000, ..as_soci().build }, ..as_soci() };
     let (made, _) = to_memory(&source, &part(SINGLE), &small).await;
     assert_eq!(made.root.digest.hex(), "a1fd5b483d5f222c9846748f27c50fda6c060c5b48da3300aceabe67c4eda1fb");
+    let wanted = ["usr/share/f002.so", "/usr/share/f055.so", "/bin/ping", "d/kept", "usr/../bin/a"];
+    let prefetch = Wanted::new(wanted.map(str::to_owned)).unwrap();
+    let prefetch = ConvertOptions { build: BuildOptions { prefetch, ..as_soci().build }, ..as_soci() };
+    let (made, _) = to_memory(&source, &part(SINGLE), &prefetch).await;
+    assert_eq!(made.root.digest.hex(), "6d2826f4888d5afbb9b7ab0a886dbd9b9f8c55809c14c7e3c5de5b56b8dd0488");
 }
 
 #[tokio::test]
