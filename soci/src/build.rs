@@ -268,10 +268,11 @@ fn list_prefetch(
 }
 
 /// How much memory indexing a layer of `size` bytes takes, in bytes, by what layers usually are: four times as long when inflated,
-/// with a window of 32 KiB for each span, which is held twice when the zTOC is written.
+/// with a window of 32 KiB for each span. Windows are held three times while the zTOC is written: as they were found, in the
+/// checkpoints' bytes, and in the zTOC's.
 fn memory(size: u64, span_size: u64) -> u64 {
     let spans = size.saturating_mul(4) / span_size.max(1);
-    BASE_MEMORY.saturating_add(spans.saturating_mul(2 * spandrel_ztoc::WINDOW_LEN as u64))
+    BASE_MEMORY.saturating_add(spans.saturating_mul(3 * spandrel_ztoc::WINDOW_LEN as u64))
 }
 
 /// Whether a zTOC has neither extended attributes nor opaque directories, which overlayfs tells by one.

@@ -6,6 +6,7 @@ mod create;
 mod faults;
 mod get_file;
 mod interop;
+mod memory;
 mod store;
 mod support;
 mod ztoc;
