@@ -46,6 +46,8 @@ pub struct ConvertOptions {
 /// What is told while it is going on.
 #[derive(Debug, Clone)]
 pub enum ConvertEvent {
+    /// These blobs (digest, bytes) will be read, or found to be there: each is told of when it is.
+    Expect(Vec<(Digest, u64)>),
     /// Of the indexing.
     Build(BuildEvent),
     /// A blob is copied that isn't indexed at the same time.
@@ -128,6 +130,7 @@ pub async fn convert(
     let nodes = work.nodes(&resolved.root, &chosen).await?;
     let blobs = blobs(&nodes)?;
     work.target.expect(&blobs);
+    work.copier.expect(&blobs);
     let (indexed, without) = work.build(&resolved.images, known, &tell).await?;
     work.copier.copy(&blobs, options.parallel).await?;
     work.finish(&resolved.root, nodes, indexed, without).await
@@ -305,6 +308,7 @@ impl Work<'_> {
         let kept = self.kept_indexes(root, &entries).await?;
         let old = blobs(&kept)?;
         self.target.expect(&old);
+        self.copier.expect(&old);
         self.copier.copy(&old, self.options.parallel).await?;
         self.put_ztocs(&images).await?;
         for image in &images {

@@ -9,7 +9,7 @@ use spandrel_soci::build::BuildEvent;
 use spandrel_soci::convert::{ConvertEvent, ConvertOptions, Converted, ConvertedImage, Tell, convert};
 use spandrel_soci::platform;
 
-use super::create::{CreatedLayer, describe_layer, keep, teller};
+use super::create::{CreatedLayer, describe_layer, keep, say, teller};
 use crate::args::{BuildArgs, Global, PlatformArgs, RegistryArgs};
 use crate::error::Error;
 use crate::place::{Format, Place};
@@ -129,12 +129,10 @@ fn places(args: &Args) -> Result<(Place, Place), Error> {
 fn tell(progress: Arc<Progress>, silent: bool) -> Tell {
     let build = teller(Arc::clone(&progress), silent);
     Arc::new(move |event| match event {
-        ConvertEvent::Build(event) => {
-            if let BuildEvent::Done(report) = &event {
-                progress.finish(&report.layer);
-            }
-            build(event);
-        }
+        // It is done when it is copied, which may be later.
+        ConvertEvent::Build(BuildEvent::Done(report)) => say(&progress, silent, &report),
+        ConvertEvent::Build(event) => build(event),
+        ConvertEvent::Expect(blobs) => progress.expect(blobs),
         ConvertEvent::Copy { blob, size } => progress.start(&blob, size, "copy"),
         ConvertEvent::Bytes { blob, len } => progress.advance(&blob, len),
         ConvertEvent::Copied { blob, .. } => progress.finish(&blob),

@@ -84,6 +84,8 @@ pub async fn run(args: Args, global: &Global) -> Result<(), Error> {
     let shared: Arc<dyn ImageSource> = Arc::new(source.clone());
     let (quiet, json) = (args.quiet, global.json);
     let progress = Arc::new(Progress::new(quiet));
+    let layers = resolved.images.iter().flat_map(|image| &image.manifest.layers);
+    progress.expect(layers.map(|layer| (layer.digest.clone(), layer.size)));
     let several = resolved.images.len() > 1;
     let mut created = Created { image: args.image.to_string(), indexes: Vec::new() };
     let known = args.build.known(global);
@@ -153,12 +155,17 @@ pub(super) fn teller(progress: Arc<Progress>, silent: bool) -> Tell {
         }
         BuildEvent::Done(report) => {
             progress.finish(&report.layer);
-            if !silent {
-                // The index matters more than who reads about it.
-                let _ = progress.aside(|| output::print(&format!("{report}\n")));
-            }
+            say(&progress, silent, &report);
         }
     })
+}
+
+/// Prints soci's line about a layer.
+pub(super) fn say(progress: &Progress, silent: bool, report: &LayerReport) {
+    if !silent {
+        // The index matters more than who reads about it.
+        let _ = progress.aside(|| output::print(&format!("{report}\n")));
+    }
 }
 
 fn describe(image: &Image, built: &BuiltIndex, pushed: bool) -> CreatedIndex {

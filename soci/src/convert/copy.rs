@@ -54,6 +54,11 @@ impl Copier {
         (self.tell)(ConvertEvent::Copied { blob: digest.clone(), put });
     }
 
+    /// Says which blobs will be copied.
+    pub(super) fn expect(&self, blobs: &[(Digest, u64)]) {
+        (self.tell)(ConvertEvent::Expect(blobs.to_vec()));
+    }
+
     /// Copies those of `blobs` (digest, bytes) that aren't there, `parallel` at once.
     pub(super) async fn copy(
         self: &Arc<Self>,

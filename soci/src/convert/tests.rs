@@ -233,6 +233,37 @@ async fn a_layer_is_read_once_to_be_indexed_and_copied() {
 }
 
 #[tokio::test]
+async fn every_blob_is_told_of_before_and_when_it_is_there() {
+    let source = Arc::new(MemorySource::golden());
+    let first = to_memory(&source, &part(MULTI), &as_soci()).await.1;
+    // Into an empty target, and into one that has it all.
+    for target in [MemoryTarget::default(), MemoryTarget { blobs: first.blobs, ..MemoryTarget::default() }] {
+        let events: Arc<Mutex<Vec<ConvertEvent>>> = Arc::default();
+        let hears = Arc::clone(&events);
+        let tell: Tell = Arc::new(move |event| hears.lock().unwrap().push(event));
+        let from: Arc<dyn ImageSource> = Arc::<MemorySource>::clone(&source);
+        convert(from, &part(MULTI), Arc::new(target), &as_soci(), &Nothing, tell).await.unwrap();
+        let (mut left, mut bytes) = (BTreeMap::new(), 0);
+        for event in events.lock().unwrap().drain(..) {
+            match event {
+                ConvertEvent::Expect(blobs) => left.extend(blobs),
+                ConvertEvent::Bytes { blob, len }
+                | ConvertEvent::Build(BuildEvent::Bytes { layer: blob, len }) => {
+                    *left.get_mut(&blob).unwrap() -= len;
+                    bytes += len;
+                }
+                ConvertEvent::Copied { blob, put } => {
+                    let left = left.remove(&blob).unwrap();
+                    assert!(left == 0 || put == Put::Exists, "{blob}: {left}");
+                }
+                _ => {}
+            }
+        }
+        assert!(left.is_empty() && bytes > 0, "{left:?}");
+    }
+}
+
+#[tokio::test]
 async fn nothing_has_a_name_when_something_fails() {
     let source = Arc::new(MemorySource::golden());
     for fails in ["blob", "manifest", "referrer", "root"] {
