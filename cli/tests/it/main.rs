@@ -7,6 +7,7 @@ mod faults;
 mod get_file;
 mod interop;
 mod memory;
+mod same;
 mod store;
 mod support;
 mod ztoc;
