@@ -10,6 +10,7 @@ use spandrel_registry::manifest::Platform;
 use spandrel_registry::{Digest, Reference};
 use spandrel_soci::build::{BuildOptions, DEFAULT_MIN_LAYER_SIZE, KnownZtocs};
 use spandrel_soci::cache::ZtocCache;
+use spandrel_soci::containerd::Containerd;
 use spandrel_soci::platform::Platforms;
 use spandrel_soci::prefetch::Wanted;
 use spandrel_soci::store::Store;
@@ -100,6 +101,11 @@ impl Global {
             None if rustix::process::geteuid().is_root() => PathBuf::from("/var/lib/spandrel/artifacts"),
             None => data(),
         })
+    }
+
+    /// The containerd that is meant.
+    pub fn containerd(&self) -> Containerd {
+        Containerd::new(&self.address, &self.namespace)
     }
 
     /// What is logged.

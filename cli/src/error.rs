@@ -122,7 +122,9 @@ impl Error {
         match self {
             Self::Soci(spandrel_soci::Error::Registry(error))
             | Self::Registry(error)
-            | Self::Pull(PullError::Registry(error)) => Some(error.kind),
+            | Self::Pull(
+                PullError::Registry(error) | PullError::Soci(spandrel_soci::Error::Registry(error)),
+            ) => Some(error.kind),
             _ => None,
         }
     }

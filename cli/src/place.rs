@@ -1,5 +1,5 @@
 //! Where an image comes from or goes to, as the command line names it: `registry.example/app:1`, `oci-dir:PATH[:TAG]`,
-//! `oci-archive:PATH[:TAG]`, `docker-archive:PATH`.
+//! `oci-archive:PATH[:TAG]`, `docker-archive:PATH`, `containerd:NAME`.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,8 +7,9 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use spandrel_registry::{Client, Reference, Repository};
-use spandrel_soci::source::{DockerArchive, ImageSource, LayoutSource, RegistrySource};
-use spandrel_soci::target::{ArchiveTarget, ImageTarget, LayoutTarget, RegistryTarget};
+use spandrel_soci::containerd::Containerd;
+use spandrel_soci::source::{ContainerdSource, DockerArchive, ImageSource, LayoutSource, RegistrySource};
+use spandrel_soci::target::{ArchiveTarget, ContainerdTarget, ImageTarget, LayoutTarget, RegistryTarget};
 
 use crate::error::Error;
 
@@ -23,6 +24,8 @@ pub enum Place {
     OciArchive(Layout),
     /// In an archive that `docker save` wrote.
     DockerArchive(PathBuf),
+    /// In containerd, under this name. Which containerd, and which namespace, other flags say.
+    Containerd(String),
 }
 
 /// An image in a layout.
@@ -66,6 +69,10 @@ impl FromStr for Place {
             Some(("oci-archive", rest)) => Ok(Self::OciArchive(Layout::parse(rest)?)),
             Some(("docker-archive", "")) => Err("a path is missing: docker-archive:PATH".to_owned()),
             Some(("docker-archive", rest)) => Ok(Self::DockerArchive(PathBuf::from(rest))),
+            Some(("containerd", "")) => {
+                Err("a name is missing: containerd:registry.example/app:1".to_owned())
+            }
+            Some(("containerd", rest)) => Ok(Self::Containerd(rest.to_owned())),
             _ => text
                 .parse()
                 .map(Self::Registry)
@@ -85,6 +92,7 @@ impl fmt::Display for Place {
             Self::OciDir(place) => layout(f, "oci-dir", place),
             Self::OciArchive(place) => layout(f, "oci-archive", place),
             Self::DockerArchive(path) => write!(f, "docker-archive:{}", path.display()),
+            Self::Containerd(name) => write!(f, "containerd:{name}"),
         }
     }
 }
@@ -117,7 +125,11 @@ impl Place {
     ///
     /// # Errors
     /// When there is no such image, or it can't be read.
-    pub async fn source(&self, client: Option<Client>) -> Result<(Arc<dyn ImageSource>, String), Error> {
+    pub async fn source(
+        &self,
+        client: Option<Client>,
+        containerd: &Containerd,
+    ) -> Result<(Arc<dyn ImageSource>, String), Error> {
         let layout = |source: LayoutSource, tag: &Option<String>| {
             let root = source.root(tag.as_deref())?.to_string();
             Ok((Arc::new(source) as Arc<dyn ImageSource>, root))
@@ -130,6 +142,11 @@ impl Place {
             Self::OciDir(place) => layout(LayoutSource::folder(&place.path).await?, &place.tag),
             Self::OciArchive(place) => layout(LayoutSource::archive(&place.path).await?, &place.tag),
             Self::DockerArchive(path) => Ok(DockerArchive::open(path).await?),
+            Self::Containerd(name) => {
+                let source = ContainerdSource::open(containerd, name).await?;
+                let root = source.root().to_string();
+                Ok((Arc::new(source), root))
+            }
         }
     }
 
@@ -137,9 +154,10 @@ impl Place {
     ///
     /// # Errors
     /// When no image can be put there.
-    pub fn target(
+    pub async fn target(
         &self,
         client: Option<Client>,
+        containerd: &Containerd,
         from: Option<Repository>,
     ) -> Result<Arc<dyn ImageTarget>, Error> {
         match self {
@@ -155,6 +173,7 @@ impl Place {
                 "docker's archives are only read, since they have no place for an index: write oci-archive:PATH"
                     .to_owned(),
             )),
+            Self::Containerd(name) => Ok(Arc::new(ContainerdTarget::new(containerd, name).await?)),
         }
     }
 }
@@ -176,12 +195,15 @@ mod tests {
             "oci-archive:a.tar",
             "oci-archive:./a:b/c.tar:x",
             "docker-archive:/a:b.tar",
+            "containerd:registry.example/app:1",
         ] {
             assert_eq!(text.parse::<Place>().unwrap().to_string(), text);
         }
         let place: Place = "oci-dir:/a:b/c".parse().unwrap();
         assert_eq!(place, Place::OciDir(Layout { path: "/a:b/c".into(), tag: None }));
-        for text in ["oci-dir:", "oci-dir:x:", "docker-archive:", "oci-archive::1", "UPPER/x:1:2", ""] {
+        for text in
+            ["oci-dir:", "oci-dir:x:", "docker-archive:", "containerd:", "oci-archive::1", "UPPER/x:1:2", ""]
+        {
             assert!(text.parse::<Place>().is_err(), "{text}");
         }
     }

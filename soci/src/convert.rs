@@ -115,6 +115,21 @@ pub async fn convert(
     known: &dyn KnownZtocs,
     tell: Tell,
 ) -> Result<Converted, Error> {
+    let converted = convert_into(source, part, Arc::clone(&target), options, known, tell).await;
+    if converted.is_err() {
+        target.give_up().await;
+    }
+    converted
+}
+
+async fn convert_into(
+    source: Arc<dyn ImageSource>,
+    part: &str,
+    target: Arc<dyn ImageTarget>,
+    options: &ConvertOptions,
+    known: &dyn KnownZtocs,
+    tell: Tell,
+) -> Result<Converted, Error> {
     if options.v1 && !target.takes_referrers() {
         return Err(Error::NoReferrers(target.name()));
     }
@@ -216,10 +231,25 @@ impl Work<'_> {
             if !inner.is_empty() {
                 Box::pin(self.below(inner, needed, depth + 1, nodes)).await?;
             }
-            nodes.push(self.node(manifest)?);
+            let node = self.node(manifest)?;
+            if needed.contains(&digest) || self.is_whole(&node).await? {
+                nodes.push(node);
+            } else {
+                tracing::info!(manifest = %digest, image = self.name, "its layers aren't in the source, so not copied");
+            }
             limit("number of manifests of the image", nodes.len() as u64, MAX_MANIFESTS as u64)?;
         }
         Ok(())
+    }
+
+    /// Whether the source has all that a manifest names.
+    async fn is_whole(&self, node: &Node) -> Result<bool, Error> {
+        for (digest, _) in &node.blobs {
+            if !self.source.has_blob(digest).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn node(&self, mut fetched: FetchedManifest) -> Result<Node, Error> {

@@ -54,6 +54,19 @@ pub enum Error {
     /// What should be a prefetch artifact is none.
     #[error("invalid prefetch artifact: {0}")]
     Prefetch(String),
+    /// containerd can't be reached.
+    #[error("{0}; is containerd running, and is --address its socket?")]
+    NoContainerd(String),
+    /// A call to containerd failed.
+    #[error("containerd: {what}: {message}{hint}")]
+    Containerd {
+        /// What was asked for.
+        what: String,
+        /// What it answered.
+        message: String,
+        /// What to do, with punctuation before it; may be empty.
+        hint: &'static str,
+    },
     /// An index of version 1 has no place there.
     #[error("{0} has no place for indexes of version 1, which only refer to an image: leave out --both")]
     NoReferrers(String),

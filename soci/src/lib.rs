@@ -4,6 +4,7 @@
 mod blob_reader;
 pub mod build;
 pub mod cache;
+pub mod containerd;
 pub mod convert;
 mod error;
 pub mod file;

@@ -1,6 +1,7 @@
 //! Where images come from, each kind of place in a file of its own. What is asked of a source is here; what it means is
 //! `find`'s, `image`'s, `build`'s and `convert`'s.
 
+mod containerd;
 mod docker_archive;
 mod file;
 mod files;
@@ -13,6 +14,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use spandrel_registry::{Digest, FetchedManifest};
 
+pub use containerd::ContainerdSource;
 pub use docker_archive::DockerArchive;
 pub use file::LayerFile;
 pub use layout::{LayoutSource, Named};
@@ -55,6 +57,15 @@ pub trait ImageSource: BlobSource {
     /// # Errors
     /// When it isn't there, can't be had or isn't what its digest says.
     async fn blob(&self, digest: &Digest, size: u64) -> Result<Bytes, Error>;
+
+    /// Whether it has this blob. A registry isn't asked: it takes no manifest that names what it hasn't got. Elsewhere an index may
+    /// list images that lack their layers.
+    ///
+    /// # Errors
+    /// When that can't be found out.
+    async fn has_blob(&self, _: &Digest) -> Result<bool, Error> {
+        Ok(true)
+    }
 
     /// Finds out where blobs lie that will be read, so that their first reads go there at once
     /// ([`Client::find_places`]). A source that has them all itself does nothing. Never fails: who reads them finds out.

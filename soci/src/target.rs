@@ -4,6 +4,7 @@
 //! Content comes first and the name last: whoever looks finds the old image or the whole new one.
 
 mod archive;
+mod containerd;
 mod layout;
 mod registry;
 
@@ -13,6 +14,7 @@ use spandrel_registry::manifest::Descriptor;
 use spandrel_registry::{Digest, FetchedManifest};
 
 pub use archive::ArchiveTarget;
+pub use containerd::ContainerdTarget;
 pub use layout::LayoutTarget;
 pub use registry::RegistryTarget;
 pub use spandrel_registry::Pushed as Put;
@@ -69,6 +71,9 @@ pub trait ImageTarget: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// When it can't be put there. The name stands for what it stood for before.
     async fn finish(&self, root: &FetchedManifest) -> Result<(), Error>;
+
+    /// Nothing more comes, and what was put there has no name: it needn't be held.
+    async fn give_up(&self) {}
 }
 
 /// Bytes that are at hand.

@@ -18,7 +18,8 @@ use crate::{output, registry};
 
 /// Copy an image so that it names its own index (version 2), which every reader of the image then finds.
 ///
-/// SRC and DST are registry.example/app:1, oci-dir:PATH[:TAG], oci-archive:PATH[:TAG] or (SRC only) docker-archive:PATH.
+/// SRC and DST are registry.example/app:1, oci-dir:PATH[:TAG], oci-archive:PATH[:TAG], containerd:NAME (an image in the
+/// containerd that --address and --namespace say) or (SRC only) docker-archive:PATH.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The image
@@ -83,14 +84,17 @@ pub async fn run(args: Args, global: &Global) -> Result<(), Error> {
     let (src, dst) = places(&args)?;
     let user = args.src_user.as_ref();
     let (from, to) = registry::clients(&args.registry, user, src.reference(), dst.reference())?;
-    let (source, part) = src.source(from).await?;
-    let target = dst.target(to, src.reference().map(|src| src.repository.clone()))?;
+    let containerd = global.containerd();
+    let (source, part) = src.source(from, &containerd).await?;
+    let repository = src.reference().map(|src| src.repository.clone());
     let options = ConvertOptions {
         platforms: args.platforms.platforms(),
         build: args.build.options()?,
         v1: args.both,
         parallel: args.max_concurrent_uploads,
     };
+    // Behind all that the command line may have got wrong: a target may hold something from now on.
+    let target = dst.target(to, &containerd, repository).await?;
     let tell = tell(Arc::new(Progress::new(args.quiet)), args.quiet || global.json);
     let known = args.build.known(global);
     let converted = convert(source, &part, target, &options, &*known, tell).await?;

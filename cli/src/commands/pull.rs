@@ -48,12 +48,7 @@ pub async fn run(args: Args, global: &Global) -> Result<(), Error> {
         .next()
         .ok_or_else(|| Error::NotFound(format!("{name} has no image for this machine")))?;
     let image = ImageToPull { reference: args.image, root: resolved.root, manifest: image.fetched };
-    let options = PullOptions {
-        address: global.address.clone(),
-        namespace: global.namespace.clone(),
-        snapshotter: args.snapshotter,
-        name,
-    };
+    let options = PullOptions { containerd: global.containerd(), snapshotter: args.snapshotter, name };
     let silent = args.quiet || global.json;
     let progress = Arc::new(Progress::new(args.quiet));
     let tell = Arc::new(move |event| match event {

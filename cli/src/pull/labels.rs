@@ -55,16 +55,6 @@ pub(super) fn source(repository: &Repository) -> (String, String) {
     (format!("containerd.io/distribution.source.{}", repository.host), repository.name.clone())
 }
 
-/// Holds configuration and layers as long as the manifest is held.
-pub(super) fn manifest_refs(manifest: &Manifest) -> HashMap<String, String> {
-    let mut refs = HashMap::new();
-    refs.insert("containerd.io/gc.ref.content.config".to_owned(), manifest.config.digest.to_string());
-    for (number, layer) in manifest.layers.iter().enumerate() {
-        refs.insert(format!("containerd.io/gc.ref.content.l.{number}"), layer.digest.to_string());
-    }
-    refs
-}
-
 /// Holds the manifest as long as the index is held: by its place in the index, as containerd does it.
 pub(super) fn index_ref(root: &FetchedManifest, manifest: &Digest) -> Result<(String, String), PullError> {
     let index: Index = serde_json::from_slice(&root.bytes)

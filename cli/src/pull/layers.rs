@@ -11,11 +11,12 @@ use spandrel_proto::containerd::services::snapshots::v1::{
 use spandrel_proto::containerd::types;
 use spandrel_registry::manifest::{Descriptor, Manifest};
 use spandrel_registry::{Client, Digest};
+use spandrel_soci::containerd::Session;
+use spandrel_soci::source::BlobStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tonic::{Code, Status};
 
-use super::session::Session;
 use super::{How, ImageToPull, PullError, PullEvent, PulledLayer, labels};
 
 /// Layers that are downloaded at a time, as containerd does by default.
@@ -32,6 +33,7 @@ type Tell = Arc<dyn Fn(PullEvent) + Send + Sync>;
 pub(super) struct Plan<'a> {
     pub client: &'a Client,
     pub image: &'a ImageToPull,
+    pub snapshotter: &'a str,
     pub manifest: &'a Manifest,
     pub diff_ids: &'a [Digest],
     pub chain: &'a [String],
@@ -55,7 +57,7 @@ pub(super) async fn unpack(
     let mut done = Vec::new();
     for (number, layer) in plan.manifest.layers.iter().enumerate() {
         let chain_id = plan.chain[number].clone(); // as many as layers: compared before
-        let how = if exists(session, &chain_id).await? {
+        let how = if exists(session, plan, &chain_id).await? {
             How::Exists
         } else {
             match prepare(session, plan, number).await? {
@@ -68,7 +70,7 @@ pub(super) async fn unpack(
                     let download = downloads.get_mut(number).and_then(Option::take);
                     let result = apply(session, plan, number, download, &key, mounts).await;
                     if let Err(error) = result {
-                        remove(session, &key).await;
+                        remove(session, plan, &key).await;
                         return Err(error);
                     }
                     How::Unpacked
@@ -82,10 +84,9 @@ pub(super) async fn unpack(
     Ok(done)
 }
 
-async fn exists(session: &Session, chain_id: &str) -> Result<bool, PullError> {
-    let request =
-        StatSnapshotRequest { snapshotter: session.options.snapshotter.clone(), key: chain_id.to_owned() };
-    match SnapshotsClient::new(session.calls.clone()).stat(request).await {
+async fn exists(session: &Session, plan: Plan<'_>, chain_id: &str) -> Result<bool, PullError> {
+    let request = StatSnapshotRequest { snapshotter: plan.snapshotter.to_owned(), key: chain_id.to_owned() };
+    match SnapshotsClient::new(session.calls()).stat(request).await {
         Ok(_) => Ok(true),
         Err(status) if status.code() == Code::NotFound => Ok(false),
         Err(status) => Err(PullError::call(format!("look for snapshot {chain_id}"), &status)),
@@ -98,17 +99,17 @@ async fn prepare(session: &Session, plan: Plan<'_>, number: usize) -> Result<Pre
     let mut last = Status::not_found("no try was made");
     for attempt in 0..TRIES {
         // The form is containerd's: clean-up tools know it. The lease's name is used by nobody else.
-        let key = format!("extract-{}-{attempt} {chain_id}", session.lease);
+        let key = format!("extract-{}-{attempt} {chain_id}", session.lease());
         let request = PrepareSnapshotRequest {
-            snapshotter: session.options.snapshotter.clone(),
+            snapshotter: plan.snapshotter.to_owned(),
             key: key.clone(),
             parent: parent.clone(),
             labels: labels::snapshot(plan.image, plan.manifest, number, chain_id),
         };
-        match SnapshotsClient::new(session.calls.clone()).prepare(request).await {
+        match SnapshotsClient::new(session.calls()).prepare(request).await {
             Ok(answer) => return Ok(Prepared::Mounts(key, answer.into_inner().mounts)),
             Err(status) if status.code() == Code::AlreadyExists => {
-                if exists(session, chain_id).await? {
+                if exists(session, plan, chain_id).await? {
                     return Ok(Prepared::Done);
                 }
                 last = status;
@@ -137,22 +138,20 @@ fn start_downloads(session: &Session, plan: Plan<'_>, first: usize, tell: &Tell)
     let start = |(number, layer): (usize, &Descriptor)| {
         (number >= first).then(|| {
             let (slots, tell, layer) = (Arc::clone(&slots), Arc::clone(tell), layer.clone());
-            let session = session.share();
+            let session = session.clone();
             let (client, repository) = (plan.client.clone(), plan.image.reference.repository.clone());
             Download(tokio::spawn(async move {
                 // Never closed.
                 let _slot = slots.acquire().await;
-                if session.has(&layer.digest).await? {
-                    return Ok(());
-                }
-                tell(PullEvent::Download(layer.digest.clone(), layer.size));
-                let body = client
-                    .blob_range(&repository, &layer.digest, 0..layer.size)
-                    .await
-                    .map_err(PullError::Registry)?;
                 let from = [labels::source(&repository)].into();
                 let arrived = |bytes| tell(PullEvent::Bytes(layer.digest.clone(), bytes));
-                session.write_layer(&layer.digest, layer.size, body, from, arrived).await
+                let body = || async {
+                    tell(PullEvent::Download(layer.digest.clone(), layer.size));
+                    let body = client.blob_range(&repository, &layer.digest, 0..layer.size).await?;
+                    Ok(Box::new(body) as Box<dyn BlobStream>)
+                };
+                session.write_blob(&layer.digest, layer.size, body, from, arrived).await?;
+                Ok(())
             }))
         })
     };
@@ -184,7 +183,7 @@ async fn apply(
         mounts,
         ..ApplyRequest::default()
     };
-    let applied = DiffClient::new(session.calls.clone())
+    let applied = DiffClient::new(session.calls())
         .apply(request)
         .await
         .map_err(|status| PullError::call(format!("unpack layer {}", layer.digest), &status))?;
@@ -197,16 +196,16 @@ async fn apply(
         )));
     }
     let request = CommitSnapshotRequest {
-        snapshotter: session.options.snapshotter.clone(),
+        snapshotter: plan.snapshotter.to_owned(),
         name: plan.chain[number].clone(),
         key: key.to_owned(),
         ..CommitSnapshotRequest::default()
     };
-    match SnapshotsClient::new(session.calls.clone()).commit(request).await {
+    match SnapshotsClient::new(session.calls()).commit(request).await {
         Ok(_) => Ok(()),
         // Another pull was quicker.
         Err(status) if status.code() == Code::AlreadyExists => {
-            remove(session, key).await;
+            remove(session, plan, key).await;
             Ok(())
         }
         Err(status) => Err(PullError::call(format!("commit layer {}", layer.digest), &status)),
@@ -214,10 +213,9 @@ async fn apply(
 }
 
 /// Removes an active snapshot that isn't needed. The lease holds it no longer than a day if that fails.
-async fn remove(session: &Session, key: &str) {
-    let request =
-        RemoveSnapshotRequest { snapshotter: session.options.snapshotter.clone(), key: key.to_owned() };
-    if let Err(status) = SnapshotsClient::new(session.calls.clone()).remove(request).await {
+async fn remove(session: &Session, plan: Plan<'_>, key: &str) {
+    let request = RemoveSnapshotRequest { snapshotter: plan.snapshotter.to_owned(), key: key.to_owned() };
+    if let Err(status) = SnapshotsClient::new(session.calls()).remove(request).await {
         tracing::warn!(
             key,
             error = status.message(),

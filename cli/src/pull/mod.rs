@@ -5,28 +5,23 @@
 //! over isn't downloaded; what it doesn't is fetched and applied by containerd. Flags and output are `commands::pull`'s;
 //! which manifest a reference means is decided before.
 
-mod content;
 mod error;
 mod labels;
 mod layers;
-mod session;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use spandrel_registry::manifest::{Descriptor, Manifest};
 use spandrel_registry::{Client, Digest, FetchedManifest, Reference};
+use spandrel_soci::containerd::{Containerd, Session, references};
 
 pub use error::PullError;
-use session::Session;
 
 /// Into which containerd, and how.
 #[derive(Debug, Clone)]
 pub struct PullOptions {
-    /// containerd's socket.
-    pub address: PathBuf,
-    /// containerd's namespace: `default` for `ctr`, `k8s.io` for a kubelet.
-    pub namespace: String,
+    /// Which containerd.
+    pub containerd: Containerd,
     /// Name of the snapshotter, as containerd's configuration has it.
     pub snapshotter: String,
     /// The name that containerd knows the image by.
@@ -115,17 +110,26 @@ pub async fn pull(
         .await
         .map_err(PullError::Registry)?;
     let diff_ids = diff_ids(&config, &manifest)?;
-    let session = Session::start(options).await?;
+    let session = Session::start(&options.containerd).await?;
     let work = async {
         let target = write_metadata(&session, image, &manifest, config.to_vec()).await?;
         let chain = chain_ids(&diff_ids);
-        let plan = layers::Plan { client, image, manifest: &manifest, diff_ids: &diff_ids, chain: &chain };
+        let plan = layers::Plan {
+            client,
+            image,
+            snapshotter: &options.snapshotter,
+            manifest: &manifest,
+            diff_ids: &diff_ids,
+            chain: &chain,
+        };
         let layers = layers::unpack(&session, plan, tell).await?;
         let top = chain.last().cloned().unwrap_or_default();
         if !top.is_empty() {
-            session.label_config(&manifest.config.digest, &top).await?;
+            // The configuration holds the snapshots.
+            let held = (labels::snapshot_ref(&options.snapshotter), top.clone());
+            session.label(&manifest.config.digest, [held].into()).await?;
         }
-        session.name_image(&target).await?;
+        session.name_image(&options.name, &target).await?;
         Ok(Pulled {
             name: options.name.clone(),
             digest: image.root.digest.clone(),
@@ -150,7 +154,7 @@ async fn write_metadata(
 ) -> Result<Descriptor, PullError> {
     let source = labels::source(&image.reference.repository);
     session.write(&manifest.config.digest, config, [source.clone()].into()).await?;
-    let mut refs = labels::manifest_refs(manifest);
+    let mut refs = references(&image.manifest.bytes);
     refs.extend([source.clone()]);
     session.write(&image.manifest.digest, image.manifest.bytes.to_vec(), refs).await?;
     if image.root.digest != image.manifest.digest {

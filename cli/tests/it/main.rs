@@ -1,6 +1,7 @@
 //! The tool's binary against real and scripted registries, real images, and SOCI's own tool.
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
+mod containerd;
 mod convert;
 mod create;
 mod faults;

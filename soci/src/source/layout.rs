@@ -174,6 +174,10 @@ impl ImageSource for LayoutSource {
         Ok(found)
     }
 
+    async fn has_blob(&self, digest: &Digest) -> Result<bool, Error> {
+        Ok(self.files.has(&blob_path(digest)))
+    }
+
     async fn blob(&self, digest: &Digest, size: u64) -> Result<Bytes, Error> {
         checked(&self.files, &blob_path(digest), digest, size).await
     }
