@@ -84,6 +84,23 @@ fn soci_mounts_and_reads_what_we_made() {
 }
 
 #[test]
+fn soci_mounts_what_was_converted_for_readers_of_both_versions() {
+    let Some(world) = world() else { return };
+    let (from, to) = (world.reference("ours"), world.reference("both"));
+    let args = ["convert", &from, &to, "--min-layer-size", "0", "--both", "--tlscacert", &world.ca];
+    world.tool.good(&args);
+    // This one knows version 1 alone; the index of version 2 in the image doesn't confuse it.
+    let name = world.named("both");
+    world.soci(&["image", "rpull", &name]);
+    assert_eq!(world.soci.mounts().len(), 2, "not mounted lazily:\n{}", world.soci.tail());
+    let id = Containerd::unique_id("both");
+    let run = ["run", "--rm", "--snapshotter", "soci", &name, &id, "/bin/sh", "-c", "sha256sum < /data/link"];
+    let said = world.containerd.ctr(&run).unwrap_or_else(|error| panic!("{error}\n{}", world.soci.tail()));
+    let want = spandrel_fixtures::digest::sha256(&world.content);
+    assert_eq!(said.split_whitespace().next(), want.strip_prefix("sha256:"));
+}
+
+#[test]
 fn we_read_what_soci_made() {
     let Some(world) = world() else { return };
     let name = world.named("theirs");

@@ -5,7 +5,7 @@ use std::process::Command;
 use spandrel_fixtures::image::busybox;
 use spandrel_fixtures::peers::{Containerd, Version};
 
-use super::bed::{Bed, SNAPSHOTTER, content, large_layer, sha256};
+use super::bed::{Bed, MIN_LAYER_SIZE, SNAPSHOTTER, content, large_layer, sha256};
 use super::daemon::get;
 
 const LEN: usize = 200_000;
@@ -45,6 +45,25 @@ async fn an_image_pulled_by_the_tool_is_lazy_and_runs() {
         let fetched = bed.metric("spandrel_fetched_bytes_total").await;
         assert!(fetched < image.layers[1].blob.len() as u64, "{version:?}: {fetched} bytes");
     }
+}
+
+#[tokio::test]
+async fn a_converted_image_is_lazy_by_the_index_that_it_names() {
+    let Some(bed) = Bed::start(Version::V2_1) else { return };
+    let Some(image) = busybox([large_layer("data", 1, 40, LEN)]) else { return };
+    let (src, dst) = (bed.push(&image, "app"), format!("{}/lazy:1", bed.registry.host()));
+    let store = bed.place.dir.path().join("store").display().to_string();
+    let min = MIN_LAYER_SIZE.to_string();
+    let how = ["--span-size", "262144", "--cache-size", "0", "--min-layer-size", &min, "--store", &store];
+    let output = bed.tool(&[&["convert", &src, &dst][..], &how].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = bed.tool(&["pull", "--snapshotter", SNAPSHOTTER, &dst]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = bed.ctr_run(SNAPSHOTTER, &dst, "sha256sum < /data/20");
+    assert!(said.starts_with(&sha256(&content(1, 20, LEN))), "{said}");
+    // Nothing refers to it: there is no other way to an index than the image's own.
+    let fetched = bed.metric("spandrel_fetched_bytes_total").await;
+    assert!(0 < fetched && fetched < image.layers[1].blob.len() as u64, "{fetched} bytes");
 }
 
 #[tokio::test]
