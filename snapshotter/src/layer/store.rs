@@ -551,6 +551,8 @@ impl Layers for LayerStore {
 
     async fn shutdown(&self) {
         self.inner.room.stop();
+        // Said here, not when that task has noticed: who asks for room now would wait for nobody.
+        self.inner.node.fetch.ledger.attend(false);
         let layers: Vec<Arc<Layer>> = self.inner.layers().values().cloned().collect();
         for layer in layers {
             layer.stop();
