@@ -1,6 +1,6 @@
 //! The one error of this crate.
 
-/// Why no table can be written.
+/// Why no table can be written, or one can't be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -36,4 +36,10 @@ pub enum Error {
     /// The inodes are no tree; the text says what is wrong with which.
     #[error("no tree: {0}")]
     NotATree(String),
+    /// A table isn't what this crate writes; the text says what is wrong with it.
+    #[error("the table is damaged: {0}")]
+    Damaged(String),
+    /// The bytes of a table can't be had.
+    #[error("the table can't be read: {0}")]
+    Read(String),
 }

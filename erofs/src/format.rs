@@ -29,7 +29,7 @@ pub(crate) const CHUNK_INDEX_LEN: usize = 8;
 pub(crate) const MAX_CHUNK_BITS: u8 = 31;
 
 /// Where the superblock lies.
-const SUPERBLOCK_AT: usize = 1024;
+pub(crate) const SUPERBLOCK_AT: usize = 1024;
 
 /// Where the device's slot lies: right behind the superblock.
 const DEVICE_SLOT_AT: usize = SUPERBLOCK_AT + 128;
@@ -173,6 +173,36 @@ impl Superblock {
         let end = SUPERBLOCK_AT + BLOCK_LEN;
         let checksum = crate::crc32c::crc32c(&image[SUPERBLOCK_AT..end]);
         put(&mut image[SUPERBLOCK_AT..], 4, &checksum.to_le_bytes());
+    }
+}
+
+impl Superblock {
+    /// What the superblock in `block`, the one that begins with it, says; or what is wrong with it. Its checksum is taken out
+    /// of the block.
+    pub(crate) fn get(block: &mut [u8; BLOCK_LEN]) -> Result<Self, &'static str> {
+        let number = |block: &[u8; BLOCK_LEN], at: usize| {
+            u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]])
+        };
+        let checksum = number(block, 4);
+        put(block, 4, &[0; 4]);
+        if number(block, 0) != MAGIC {
+            return Err("it isn't one");
+        }
+        if crate::crc32c::crc32c(block) != checksum {
+            return Err("the checksum of its head is wrong");
+        }
+        let as_written = block[12] == BLOCK_BITS
+            && number(block, 80) == INCOMPAT_CHUNKED_FILE | INCOMPAT_DEVICE_TABLE
+            && number(block, 40) == 0;
+        if !as_written {
+            return Err("it is of a kind that isn't written here");
+        }
+        Ok(Self {
+            root_nid: u16::from_le_bytes([block[14], block[15]]),
+            inodes: u64::from(number(block, 16)) | u64::from(number(block, 20)) << 32,
+            blocks: number(block, 36),
+            device_blocks: number(block, DEVICE_SLOT_AT - SUPERBLOCK_AT + 64),
+        })
     }
 }
 

@@ -1,4 +1,5 @@
-//! Writes a metadata-only EROFS image, a layer's *table*: the kernel mounts it with the layer's stream as its device.
+//! Writes a metadata-only EROFS image, a layer's *table*: the kernel mounts it with the layer's stream as its device. Where it
+//! can't, [`read`] answers from the table what the kernel would.
 //!
 //! `docs/tables.md` describes the image to the byte. What a layer's entries mean as a file system is `spandrel-ztoc`'s to
 //! say; joining its tree to a [`Source`], and mounting, are the snapshotter's.
@@ -10,6 +11,7 @@ mod error;
 mod format;
 mod image;
 pub mod limits;
+pub mod read;
 mod walk;
 mod xattr;
 

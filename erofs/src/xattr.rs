@@ -83,6 +83,32 @@ impl<'a> XattrWriter<'a> {
     }
 }
 
+/// Calls `each` with the name and value of every attribute in `bytes`, those behind an inode; `None` when they are damaged.
+pub(crate) fn read(bytes: &[u8], mut each: impl FnMut(&[u8], &[u8])) -> Option<()> {
+    let mut at = XATTR_HEADER_LEN;
+    while at < bytes.len() {
+        let head = bytes.get(at..at + 4)?;
+        let name_end = at + 4 + usize::from(head[0]);
+        let value_end = name_end + usize::from(u16::from_le_bytes([head[2], head[3]]));
+        let (rest, value) = (bytes.get(at + 4..name_end)?, bytes.get(name_end..value_end)?);
+        each(&[prefix(head[1])?, rest].concat(), value);
+        at = value_end.next_multiple_of(4);
+    }
+    Some(())
+}
+
+/// What a number for a prefix stands for.
+fn prefix(index: u8) -> Option<&'static [u8]> {
+    Some(match index {
+        xattr_index::USER => b"user.",
+        xattr_index::POSIX_ACL_ACCESS => b"system.posix_acl_access",
+        xattr_index::POSIX_ACL_DEFAULT => b"system.posix_acl_default",
+        xattr_index::TRUSTED => b"trusted.",
+        xattr_index::SECURITY => b"security.",
+        _ => return None,
+    })
+}
+
 /// The number of a name's prefix, and what is behind it; `None` for names that Linux' file systems don't keep.
 fn split(name: &[u8]) -> Option<(u8, &[u8])> {
     let prefixes = [

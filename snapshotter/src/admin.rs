@@ -1,5 +1,5 @@
 //! What operators look at, over HTTP on a TCP address or a unix socket: `/metrics` (OpenMetrics), `/healthz`, `/layers`
-//! (JSON). It reads, and changes nothing.
+//! and `/filesystem` (JSON). It reads, and changes nothing.
 
 use std::convert::Infallible;
 use std::io;
@@ -23,6 +23,7 @@ use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 
 use crate::Error;
 use crate::config::Listen;
+use crate::filesystem::Chosen;
 use crate::layer::Layers;
 use crate::listen::{self, Socket};
 use crate::metrics::Metrics;
@@ -52,6 +53,7 @@ pub enum Phase {
 pub struct Admin {
     metrics: Arc<Metrics>,
     layers: Arc<dyn Layers>,
+    chosen: Chosen,
     phase: AtomicU8,
 }
 
@@ -63,8 +65,8 @@ impl std::fmt::Debug for Admin {
 
 impl Admin {
     /// Shows these; the daemon is starting.
-    pub fn new(metrics: Arc<Metrics>, layers: Arc<dyn Layers>) -> Arc<Self> {
-        Arc::new(Self { metrics, layers, phase: AtomicU8::new(Phase::Starting as u8) })
+    pub fn new(metrics: Arc<Metrics>, layers: Arc<dyn Layers>, chosen: Chosen) -> Arc<Self> {
+        Arc::new(Self { metrics, layers, chosen, phase: AtomicU8::new(Phase::Starting as u8) })
     }
 
     /// From now on the daemon is in `phase`.
@@ -143,11 +145,13 @@ impl Admin {
                 }
                 _ => text(StatusCode::SERVICE_UNAVAILABLE, PLAIN, "stopping\n".to_owned()),
             },
-            "/layers" => match serde_json::to_string_pretty(&self.layers.report().await) {
-                Ok(json) => text(StatusCode::OK, JSON, json + "\n"),
-                Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, format!("{error}\n")),
-            },
-            _ => text(StatusCode::NOT_FOUND, PLAIN, "there are /metrics, /healthz and /layers\n".to_owned()),
+            "/layers" => json(&self.layers.report().await),
+            "/filesystem" => json(&self.chosen),
+            _ => text(
+                StatusCode::NOT_FOUND,
+                PLAIN,
+                "there are /metrics, /healthz, /layers and /filesystem\n".to_owned(),
+            ),
         }
     }
 }
@@ -156,6 +160,13 @@ const PLAIN: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 /// As the OpenMetrics specification writes it.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+fn json(what: &impl serde::Serialize) -> Response<Full<Bytes>> {
+    match serde_json::to_string_pretty(what) {
+        Ok(json) => text(StatusCode::OK, JSON, json + "\n"),
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, format!("{error}\n")),
+    }
+}
 
 fn text(status: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));

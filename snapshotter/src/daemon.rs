@@ -50,7 +50,11 @@ pub async fn run(config: &Config) -> Result<(), Error> {
     };
     let snapshots = Snapshots::open(&options, Arc::clone(&node.layers) as _, Arc::clone(&node.metrics))?;
     snapshots.restore().await?;
-    let admin = Admin::new(Arc::clone(&node.metrics), Arc::clone(&node.layers) as Arc<dyn Layers>);
+    let admin = Admin::new(
+        Arc::clone(&node.metrics),
+        Arc::clone(&node.layers) as Arc<dyn Layers>,
+        node.chosen.clone(),
+    );
     let _admin_socket = match &metrics_address {
         Some(address) => admin.serve(address).await?,
         None => None,
@@ -88,7 +92,7 @@ pub async fn run(config: &Config) -> Result<(), Error> {
         // Nothing orders these mounts against this service: without us they would hold up the system's end.
         tracing::info!("the system is going down: taking the mounts away");
         snapshots.unmount_all().await;
-        node.device.unmount();
+        node.filesystem.unmount();
     }
     tracing::info!("stopped");
     result

@@ -8,6 +8,7 @@ pub mod device;
 pub mod embedded;
 mod error;
 pub mod fetch;
+pub mod filesystem;
 mod image;
 pub mod layer;
 mod listen;
@@ -22,5 +23,6 @@ pub mod service;
 #[cfg(test)]
 mod small_disk;
 pub mod snapshots;
+pub mod tree;
 
 pub use error::Error;

@@ -53,11 +53,13 @@ pub struct Metrics {
     pub layers_quota_bytes: Gauge,
     /// Bytes given back to the disk to make room, by `what`: `unused` and `unmounted` layers, `spans` of mounted ones.
     pub given_back_bytes: Family<Label, Counter>,
+    /// 1 for the file system that layers are mounted as, `filesystem`, and why, `reason`.
+    pub filesystem: Family<TwoLabels, Gauge>,
     /// Failures by `class`, as callers see them.
     pub errors: Family<Label, Counter>,
-    /// Requests of the kernel to the FUSE device by `operation`.
+    /// Requests of the kernel to the FUSE device or tree by `operation`.
     pub fuse_requests: Family<Label, Counter>,
-    /// Reads of the FUSE device that were answered with an error: programs in containers get one, too.
+    /// Reads of the FUSE device or tree that were answered with an error: programs in containers get one, too.
     pub fuse_errors: Counter,
     /// Questions for a registry credential by the `source` that had one and their `outcome`.
     pub credentials: Family<TwoLabels, Counter>,
@@ -82,6 +84,7 @@ impl Metrics {
         let layers_unused_bytes = Gauge::default();
         let layers_quota_bytes = Gauge::default();
         let given_back_bytes = Family::default();
+        let filesystem = Family::default();
         let errors = Family::default();
         let fuse_requests = Family::default();
         let fuse_errors = Counter::default();
@@ -135,15 +138,20 @@ impl Metrics {
             "Bytes given back to the disk to make room",
             Family::clone(&given_back_bytes),
         );
+        registry.register(
+            "filesystem",
+            "As what layers are mounted, and what decided it",
+            Family::clone(&filesystem),
+        );
         registry.register("errors", "Failures by class", Family::clone(&errors));
         registry.register(
             "fuse_requests",
-            "Requests of the kernel to the FUSE device",
+            "Requests of the kernel to the FUSE device or tree",
             Family::clone(&fuse_requests),
         );
         registry.register(
             "fuse_errors",
-            "Reads of the FUSE device answered with an error",
+            "Reads of the FUSE device or tree answered with an error",
             Counter::clone(&fuse_errors),
         );
         registry.register(
@@ -166,6 +174,7 @@ impl Metrics {
             layers_unused_bytes,
             layers_quota_bytes,
             given_back_bytes,
+            filesystem,
             errors,
             fuse_requests,
             fuse_errors,
@@ -183,6 +192,11 @@ impl Metrics {
     /// A layer became an ordinary snapshot.
     pub fn fallback(&self, reason: &'static str) {
         self.fallbacks.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// Layers are mounted as this, because of that.
+    pub fn filesystem(&self, filesystem: &'static str, reason: &'static str) {
+        self.filesystem.get_or_create(&[("filesystem", filesystem), ("reason", reason)]).set(1);
     }
 
     /// A span, or a whole layer, was made present.

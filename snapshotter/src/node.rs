@@ -1,5 +1,5 @@
-//! The parts that mount layers, put together in the order in which they need each other: device, mount helper, what the
-//! kernel can do, layers. `daemon` makes snapshots of them for containerd, `embedded` mounts one image with them.
+//! The parts that mount layers, put together in the order in which they need each other: mount helper, the file system that
+//! the kernel can have layers by, layers. `daemon` makes snapshots of them for containerd, `embedded` mounts one image with them.
 
 use std::sync::Arc;
 
@@ -8,17 +8,12 @@ use spandrel_registry::{Client, ClientOptions, HostConfig};
 
 use crate::Error;
 use crate::config::{Config, LogFormat};
-use crate::device::{Device, DeviceOptions};
+use crate::filesystem::{Chosen, FileSystem};
 use crate::layer::{LayerStore, Parts, StoreOptions};
 use crate::metrics::Metrics;
 use crate::mounter::{Helper, Mounter};
 use crate::open_files;
-use crate::probe;
 use crate::root::Root;
-
-/// Threads that take requests of the kernel. Reads of present bytes are answered on them, by a copy from the page cache or
-/// the disk; all others only pass through.
-const DEVICE_THREADS: usize = 4;
 
 /// Everything that mounts layers below one root.
 #[derive(Debug)]
@@ -27,8 +22,10 @@ pub struct Node {
     pub root: Root,
     /// All metrics.
     pub metrics: Arc<Metrics>,
-    /// The device that layers are read through.
-    pub device: Arc<Device>,
+    /// What layers are mounted by.
+    pub filesystem: FileSystem,
+    /// Why by that.
+    pub chosen: Chosen,
     /// Mounts and unmounts.
     pub mounter: Arc<Mounter>,
     /// The layers.
@@ -38,7 +35,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// Mounts the device and finds out what the kernel can do. What is on the disk is left alone until the layers are
+    /// Mounts the device, or the tree, and finds out what the kernel can do. What is on the disk is left alone until the layers are
     /// restored. Asks no network. To be called in a tokio runtime.
     ///
     /// # Errors
@@ -53,15 +50,8 @@ impl Node {
         }
         let program = helper.program.clone();
         let mounter = Arc::new(Mounter::new(helper));
-        let options = DeviceOptions { dir: root.path().join("device"), threads: DEVICE_THREADS };
-        let device = Arc::new(Device::mount(&options, Arc::clone(&metrics))?);
-        let able = match probe::run(root.path(), &device, &mounter, &program).await {
-            Ok(able) => able,
-            Err(error) => {
-                device.unmount();
-                return Err(error);
-            }
-        };
+        let (filesystem, chosen) =
+            FileSystem::start(config.filesystem, root.path(), &metrics, &mounter, &program).await?;
         let mut options = StoreOptions::new(root.path());
         options.min_layer_size = config.index.min_layer_size.0;
         options.index_v1 = config.index.v1;
@@ -75,17 +65,17 @@ impl Node {
         options.background_rate = Some(config.fetch.background_rate.0).filter(|rate| *rate > 0);
         options.quota = config.disk.quota;
         options.unused_mark = config.disk.unused_mark;
-        options.directio = able.directio;
+        options.directio = chosen.directio;
         let containerd = &config.containerd.address;
         let parts = Parts {
             client: client.clone(),
             containerd: (!containerd.as_os_str().is_empty()).then(|| containerd.clone()),
-            device: Arc::clone(&device),
+            filesystem: filesystem.clone(),
             mounter: Arc::clone(&mounter),
             metrics: Arc::clone(&metrics),
         };
         let layers = LayerStore::open(options, parts)?;
-        Ok(Self { root, metrics, device, mounter, layers, client })
+        Ok(Self { root, metrics, filesystem, chosen, mounter, layers, client })
     }
 }
 

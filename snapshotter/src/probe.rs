@@ -1,4 +1,5 @@
-//! What this kernel can do, found out by doing it: a layer's mount over the device, small and for a moment, below the root.
+//! What this kernel can do, found out by doing it: a layer's mount over the device or from the tree, small and for a moment,
+//! below the root.
 //! Versions aren't looked at: distributions backport, and configurations leave out.
 //!
 //! Whatever reads from the trial mount is a process of its own (see [`read_whole`]): a thread of the daemon that waits on the
@@ -17,6 +18,7 @@ use std::time::Duration;
 use crate::Error;
 use crate::device::Device;
 use crate::mounter::Mounter;
+use crate::tree::Tree;
 use table::Plan;
 use trial::Trial;
 
@@ -32,6 +34,9 @@ const NAME: &str = "kernel-probe";
 /// What to do about a kernel that can't mount tables.
 const KERNEL_HINT: &str = "needed is Linux 6.12 or later with CONFIG_EROFS_FS and CONFIG_EROFS_FS_BACKED_BY_FILE (on Debian 12: \
     the package linux-image-amd64 or linux-image-arm64 from bookworm-backports)";
+
+/// What to do about a kernel that can't mount the tree.
+const FUSE_HINT: &str = "needed is Linux 5.1 or later with CONFIG_FUSE_FS";
 
 /// What the kernel can do beyond what is needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,9 +59,9 @@ pub async fn run(
     mounter: &Mounter,
     program: &Path,
 ) -> Result<Able, Error> {
-    let bench = Bench { dir: root.join("probe"), device, mounter, program };
+    let bench = Bench { dir: root.join("probe"), on: On::Device(device), mounter, program };
     bench.clear().await;
-    let result = bench.try_all().await;
+    let result = bench.try_device(device).await;
     bench.clear().await;
     match &result {
         Ok(able) => {
@@ -72,7 +77,22 @@ pub async fn run(
                 );
             }
         }
-        Err(error) => tracing::error!(%error, "the kernel can't mount layers"),
+        Err(error) => tracing::warn!(%error, "the kernel can't mount layers' tables"),
+    }
+    result
+}
+
+/// Tries out whether layers can be mounted from the tree. `program` is this program: it is started for trial reads.
+///
+/// # Errors
+/// [`Error::FailedPrecondition`] names what the kernel can't do, and which kernel can.
+pub async fn run_tree(root: &Path, tree: &Tree, mounter: &Mounter, program: &Path) -> Result<(), Error> {
+    let bench = Bench { dir: root.join("probe"), on: On::Tree(tree), mounter, program };
+    bench.clear().await;
+    let result = bench.try_tree().await;
+    bench.clear().await;
+    if let Err(error) = &result {
+        tracing::warn!(%error, "layers can't be mounted from the tree");
     }
     result
 }
@@ -81,10 +101,16 @@ fn unable(what: &str, why: &dyn std::fmt::Display, hint: &str) -> Error {
     Error::FailedPrecondition(format!("this kernel can't {what}: {why}; {hint}"))
 }
 
+/// On what it is tried out.
+enum On<'a> {
+    Device(&'a Device),
+    Tree(&'a Tree),
+}
+
 /// Where it is tried out.
 struct Bench<'a> {
     dir: PathBuf,
-    device: &'a Arc<Device>,
+    on: On<'a>,
     mounter: &'a Mounter,
     program: &'a Path,
 }
@@ -104,7 +130,16 @@ impl Bench<'_> {
                 tracing::warn!(%error, "a trial mount stays");
             }
         }
-        self.device.remove(NAME, CLOSE_WAIT).await;
+        match &self.on {
+            On::Device(device) => {
+                device.remove(NAME, CLOSE_WAIT).await;
+            }
+            On::Tree(tree) => {
+                if let Err(error) = tree.remove(&self.path("layer")).await {
+                    tracing::warn!(%error, "the trial's folder stays");
+                }
+            }
+        }
         match fs::remove_dir_all(&self.dir) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::warn!(dir = %self.dir.display(), %error, "the trial's directory stays");
@@ -113,7 +148,8 @@ impl Bench<'_> {
         }
     }
 
-    async fn try_all(&self) -> Result<Able, Error> {
+    /// What both trials begin with: directories and the table.
+    fn prepare(&self) -> Result<Arc<Trial>, Error> {
         let plan = Plan;
         let prepare = || -> io::Result<()> {
             fs::create_dir(&self.dir)?;
@@ -126,8 +162,23 @@ impl Bench<'_> {
             Error::Internal(format!("{}: the kernel can't be tried out: {error}", self.dir.display()))
         };
         prepare().map_err(failed)?;
-        let trial = Arc::new(Trial::new(plan));
-        self.device.add(NAME, plan.device_len(), Arc::clone(&trial) as _)?;
+        Ok(Arc::new(Trial::new(plan)))
+    }
+
+    async fn try_tree(&self) -> Result<(), Error> {
+        let trial = self.prepare()?;
+        self.layer(&trial, false).await?;
+        let parallel = self.reads_in_parallel(&trial).await?;
+        if !parallel {
+            tracing::warn!("this kernel reads one piece after the other: large files come slowly");
+        }
+        self.errors_are_errors().await?;
+        self.overlays().await
+    }
+
+    async fn try_device(&self, device: &Device) -> Result<Able, Error> {
+        let trial = self.prepare()?;
+        device.add(NAME, trial.plan.device_len(), Arc::clone(&trial) as _)?;
         self.layer(&trial, false).await?;
         let mut parallel = self.reads_in_parallel(&trial).await?;
         let mut directio = false;
@@ -143,17 +194,28 @@ impl Bench<'_> {
         }
         self.errors_are_errors().await?;
         self.overlays().await?;
-        Ok(Able { directio, parallel, short_reads_fail: self.short_reads_fail(&plan).await? })
+        Ok(Able { directio, parallel, short_reads_fail: self.short_reads_fail(&trial.plan).await? })
     }
 
     /// Mounts the trial layer, and looks at it.
-    async fn layer(&self, trial: &Trial, directio: bool) -> Result<(), Error> {
-        let what = "mount an EROFS table from a plain file over a FUSE file";
-        let target = self.path("layer");
-        self.mounter
-            .erofs(&self.path("table"), &self.device.path(NAME), &target, directio)
-            .await
-            .map_err(|error| unable(what, &error, KERNEL_HINT))?;
+    async fn layer(&self, trial: &Arc<Trial>, directio: bool) -> Result<(), Error> {
+        let what = match self.on {
+            On::Device(_) => "mount an EROFS table from a plain file over a FUSE file",
+            On::Tree(_) => "mount a folder of the FUSE tree",
+        };
+        let (table, target) = (self.path("table"), self.path("layer"));
+        let mounted = match &self.on {
+            On::Device(device) => self.mounter.erofs(&table, &device.path(NAME), &target, directio).await,
+            On::Tree(tree) => {
+                let backing = Arc::clone(trial) as _;
+                let source = tree.add(NAME, &target, &table, trial.plan.device_len(), backing).await?;
+                self.mounter.folder(&source, &target).await
+            }
+        };
+        mounted.map_err(|error| unable(what, &error, self.hint()))?;
+        if matches!(self.on, On::Tree(_)) {
+            return Ok(()); // a thread of the daemon must not ask: a thread of the daemon would have to answer
+        }
         // Answered by the table, which is a plain file: the device isn't asked.
         let len = fs::metadata(target.join(table::WHOLE)).map(|found| found.len());
         if len.as_ref().is_ok_and(|len| *len == trial.plan.whole_len()) {
@@ -162,8 +224,23 @@ impl Bench<'_> {
         Err(unable(
             what,
             &format!("a file in it should have {} bytes: {len:?}", trial.plan.whole_len()),
-            KERNEL_HINT,
+            self.hint(),
         ))
+    }
+
+    fn hint(&self) -> &'static str {
+        match self.on {
+            On::Device(_) => KERNEL_HINT,
+            On::Tree(_) => FUSE_HINT,
+        }
+    }
+
+    fn cant_read(&self, why: &dyn std::fmt::Display) -> Error {
+        let what = match self.on {
+            On::Device(_) => "read through an EROFS mount over a FUSE file",
+            On::Tree(_) => "read through a folder of the FUSE tree",
+        };
+        unable(what, why, self.hint())
     }
 
     /// Reads the trial file; says whether several requests were under way at once.
@@ -171,38 +248,40 @@ impl Bench<'_> {
         trial.hold();
         let file = self.path("layer").join(table::WHOLE);
         let (bytes, parallel) = tokio::join!(self.read(&file), trial.together());
-        let bytes = bytes
-            .map_err(|error| unable("read through an EROFS mount over a FUSE file", &error, KERNEL_HINT))?;
+        let bytes = bytes.map_err(|error| self.cant_read(&error))?;
         if bytes.len() as u64 == trial.plan.whole_len() && trial.plan.is_right(0, &bytes) {
             return Ok(parallel);
         }
         let why = format!("{} bytes came that aren't what the device answered", bytes.len());
-        Err(unable("read through an EROFS mount over a FUSE file", &why, KERNEL_HINT))
+        Err(self.cant_read(&why))
     }
 
     /// A device that fails must fail the reader, not give it zeros.
     async fn errors_are_errors(&self) -> Result<(), Error> {
         match self.read(&self.path("layer").join(table::BROKEN)).await {
             Err(ReadError::Failed(_)) => Ok(()),
-            Err(error) => Err(unable("read through an EROFS mount over a FUSE file", &error, KERNEL_HINT)),
+            Err(error) => Err(self.cant_read(&error)),
             Ok(bytes) => {
-                let why = format!("{} bytes were read where the device gave an error", bytes.len());
-                Err(unable("be trusted with EROFS mounts over a FUSE file", &why, KERNEL_HINT))
+                let why = format!("{} bytes came where there was an error to be given", bytes.len());
+                Err(self.cant_read(&why))
             }
         }
     }
 
     /// Containers' overlays stand on layers, and whole images are mounted as overlays that others stand on.
     async fn overlays(&self) -> Result<(), Error> {
-        let what = "mount an overlay on EROFS mounts";
+        let what = "mount an overlay on layers";
         let hint = "needed is overlayfs (CONFIG_OVERLAY_FS, the module overlay)";
         let (layer, overlay, upper) = (self.path("layer"), self.path("overlay"), self.path("upper"));
         let unable = |error| unable(what, &error, hint);
         self.mounter.overlay(vec![layer, self.path("other")], &overlay).await.map_err(unable)?;
         self.mounter.overlay(vec![overlay, self.path("another")], &upper).await.map_err(unable)?;
-        fs::metadata(upper.join(table::WHOLE))
-            .map(|_| ())
-            .map_err(|error| unable(Error::Internal(format!("a file of the layer can't be seen: {error}"))))
+        match self.read(&upper.join(table::WHOLE)).await {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                Err(unable(Error::Internal(format!("a file of the layer can't be read through it: {error}"))))
+            }
+        }
     }
 
     /// Whether a plain file as device that ends too early gives an error.

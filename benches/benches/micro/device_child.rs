@@ -130,7 +130,7 @@ impl Node {
         let parts = Parts {
             client: Client::new(ClientOptions::default(), Arc::new(Anonymous)).expect("a client"),
             containerd: None,
-            device: Arc::clone(&device),
+            filesystem: Arc::clone(&device).into(),
             mounter,
             metrics,
         };

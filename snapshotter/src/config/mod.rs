@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cache::Share;
 use crate::fetch::Background;
+use crate::filesystem::Choice;
 
 pub use keys::{documentation, file as default_file};
 pub use values::{Size, Time};
@@ -44,6 +45,8 @@ pub struct Config {
     pub address: PathBuf,
     /// Where all state lies.
     pub root: PathBuf,
+    /// As what layers are mounted.
+    pub filesystem: Choice,
     /// Logs.
     pub log: Log,
     /// The containerd that asks us.
@@ -182,6 +185,7 @@ impl Default for Config {
         Self {
             address: "/run/spandrel-snapshotter/spandrel-snapshotter.sock".into(),
             root: "/var/lib/spandrel-snapshotter".into(),
+            filesystem: Choice::Auto,
             log: Log::default(),
             containerd: Containerd::default(),
             metrics: Metrics::default(),

@@ -1,33 +1,28 @@
-//! The flat directory as the FUSE library sees it, and the session that serves it.
+//! The flat directory as the FUSE library sees it.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, mpsc};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, UNIX_EPOCH};
 
 use fuser::{
     Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
-    KernelConfig, LockOwner, Notifier, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty,
-    ReplyEntry, ReplyOpen, Request, SessionACL,
+    KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry,
+    ReplyOpen, Request,
 };
 use tokio::sync::watch;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::errno::errno;
-use super::mount::MAX_READ;
+use super::session::limits;
 use super::{Backing, ReadReply};
 use crate::Error;
 use crate::metrics::Metrics;
 
 /// Names, lengths and contents never change while they last, so the kernel may keep what it was told.
 const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
-
-/// EROFS's reads count as background requests of the one connection. With a small limit, reads that wait for a registry
-/// would keep every other read of the node from being sent.
-const MAX_BACKGROUND: u16 = u16::MAX;
 
 /// One file.
 struct Node {
@@ -169,14 +164,12 @@ fn attr(ino: INodeNo, kind: FileType, perm: u16, size: u64) -> FileAttr {
 }
 
 /// What the library calls; it wants to own its filesystem.
-struct Handle(Arc<Flat>);
+pub(super) struct Handle(pub(super) Arc<Flat>);
 
 impl Filesystem for Handle {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
         let refused = |what: &str| io::Error::new(io::ErrorKind::Unsupported, what.to_owned());
-        config.set_max_write(MAX_READ).map_err(|_| refused("requests of 1 MiB"))?;
-        config.set_max_background(MAX_BACKGROUND).map_err(|_| refused("max_background"))?;
-        config.set_congestion_threshold(MAX_BACKGROUND).map_err(|_| refused("congestion_threshold"))?;
+        limits(config)?;
         config
             .add_capabilities(InitFlags::FUSE_ASYNC_DIO)
             .map_err(|_| refused("the kernel's FUSE has no asynchronous direct I/O (FUSE_ASYNC_DIO)"))
@@ -295,51 +288,5 @@ impl Filesystem for Handle {
             }
         }
         reply.ok();
-    }
-}
-
-/// How long the end of the session is waited for after an unmount. It comes at once, unless something still has the
-/// filesystem open.
-const END_PATIENCE: Duration = Duration::from_secs(5);
-
-/// The threads that serve the directory.
-pub(super) struct Session {
-    /// Yields an error (disconnected) when the threads have ended.
-    ended: Mutex<mpsc::Receiver<()>>,
-    notifier: Notifier,
-}
-
-impl Session {
-    pub(super) fn start(flat: Arc<Flat>, fd: OwnedFd, threads: usize) -> Result<Self, Error> {
-        let failed = |e: io::Error| Error::Internal(format!("the FUSE session can't start: {e}"));
-        let mut config = fuser::Config::default();
-        config.n_threads = Some(threads.max(1));
-        // Never clone_fd: a clone's requests are aborted when it is closed.
-        let session = fuser::Session::from_fd(Handle(flat), fd, SessionACL::Owner, config).map_err(failed)?;
-        let notifier = session.notifier();
-        let (alive, ended) = mpsc::channel::<()>();
-        let serve = move || {
-            if let Err(error) = session.run() {
-                warn!(%error, "the FUSE session has ended");
-            }
-            drop(alive);
-        };
-        std::thread::Builder::new().name("device".to_owned()).spawn(serve).map_err(failed)?;
-        Ok(Self { ended: Mutex::new(ended), notifier })
-    }
-
-    /// Tells the kernel that `name` leads nowhere now. That it didn't know the name is fine.
-    pub(super) fn forget_name(&self, name: &str) {
-        if let Err(error) = self.notifier.inval_entry(INodeNo::ROOT, OsStr::new(name)) {
-            debug!(name, %error, "the kernel did not know a removed device file");
-        }
-    }
-
-    /// Waits for the threads, which end when the filesystem is unmounted and closed everywhere.
-    pub(super) fn join(&self) {
-        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(mpsc::RecvTimeoutError::Timeout) = ended.recv_timeout(END_PATIENCE) {
-            warn!("the device is unmounted, but something has it open still");
-        }
     }
 }

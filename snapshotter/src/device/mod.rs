@@ -1,13 +1,14 @@
 //! The device: one flat FUSE filesystem for the node, with one file per layer, which is what EROFS reads when a page
 //! isn't cached.
 //!
-//! The rest of the daemon sees [`Device`], [`Backing`] and [`ReadReply`]; the FUSE library is named in this folder only
-//! (`flat`), so that its loop can be exchanged. What a read means for a layer is `layer`'s; this module knows names,
-//! lengths and open files.
+//! The rest of the daemon sees [`Device`], [`Backing`] and [`ReadReply`]; the FUSE library is named in this folder and in
+//! `tree` only, so that its loop can be exchanged. What a read means for a layer is `layer`'s; this module knows names,
+//! lengths and open files. `tree` mounts and serves its filesystem with the same parts (`mount`, `session`).
 
 mod errno;
 mod flat;
 mod mount;
+mod session;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,11 @@ use std::time::Duration;
 
 use crate::Error;
 use crate::metrics::Metrics;
-use flat::Flat;
+use flat::{Flat, Handle};
+
+pub(crate) use errno::errno;
+pub(crate) use mount::{Access, mount, unmount};
+pub(crate) use session::{Session, limits};
 
 /// What a file of the device reads from.
 pub trait Backing: Send + Sync + 'static {
@@ -76,7 +81,7 @@ pub struct DeviceOptions {
 pub struct Device {
     dir: PathBuf,
     flat: Arc<Flat>,
-    session: flat::Session,
+    session: Session,
 }
 
 impl fmt::Debug for Device {
@@ -91,9 +96,10 @@ impl Device {
     /// # Errors
     /// [`Error::Internal`] when FUSE isn't there or refuses.
     pub fn mount(options: &DeviceOptions, metrics: Arc<Metrics>) -> Result<Self, Error> {
-        let fd = mount::mount(&options.dir)?;
+        let fd = mount(&options.dir, Access::Root)?;
         let flat = Arc::new(Flat::new(metrics));
-        let session = flat::Session::start(Arc::clone(&flat), fd, options.threads)?;
+        let handle = Handle(Arc::clone(&flat));
+        let session = Session::start("device", handle, fd, options.threads, Access::Root)?;
         Ok(Self { dir: options.dir.clone(), flat, session })
     }
 
@@ -125,7 +131,7 @@ impl Device {
     /// goes when it is closed.
     pub async fn remove(&self, name: &str, patience: Duration) -> bool {
         let Some(closed) = self.flat.unlist(name) else { return true };
-        self.session.forget_name(name);
+        self.session.forget_name(fuser::INodeNo::ROOT, name);
         tokio::time::timeout(patience, closed).await.is_ok()
     }
 
@@ -138,7 +144,7 @@ impl Device {
     pub fn remove_closed(&self, name: &str) -> bool {
         let removed = self.flat.unlist_closed(name);
         if removed {
-            self.session.forget_name(name);
+            self.session.forget_name(fuser::INodeNo::ROOT, name);
         }
         removed
     }
@@ -150,7 +156,7 @@ impl Device {
 
     /// Unmounts the device and ends its threads. Mounts that read from it get errors from now on.
     pub fn unmount(&self) {
-        mount::unmount(&self.dir);
+        unmount(&self.dir);
         self.session.join();
     }
 }

@@ -1,4 +1,4 @@
-//! Mounts the flat FUSE filesystem by the new mount API. The published FUSE library may unmount a foreign filesystem at
+//! Mounts a FUSE filesystem by the new mount API. The published FUSE library may unmount a foreign filesystem at
 //! the same path when its session ends, so it is handed a descriptor and never mounts or unmounts.
 
 use std::fs;
@@ -15,13 +15,22 @@ use rustix::mount::{
 use crate::Error;
 
 /// Longest read that the kernel sends in one request, in bytes: EROFS's read-ahead window is as long.
-pub(super) const MAX_READ: u32 = 1 << 20;
+pub(crate) const MAX_READ: u32 = 1 << 20;
 
 /// More mounts than were ever stacked on one directory; keeps the loop below from running for ever.
 const MAX_STACKED: usize = 64;
 
+/// Who may use a filesystem.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Only root.
+    Root,
+    /// All users, as far as owners and modes let them.
+    Everybody,
+}
+
 /// Mounts a FUSE filesystem at `dir` and returns its `/dev/fuse` descriptor; the kernel's INIT request waits on it.
-pub(super) fn mount(dir: &Path) -> Result<OwnedFd, Error> {
+pub(crate) fn mount(dir: &Path, access: Access) -> Result<OwnedFd, Error> {
     // What a killed daemon left is a dead mount, on which even stat fails: so before anything else.
     unmount(dir);
     fs::create_dir_all(dir).map_err(|e| internal(dir, "create the directory", &e))?;
@@ -33,7 +42,10 @@ pub(super) fn mount(dir: &Path) -> Result<OwnedFd, Error> {
         fsconfig_set_string(&fs, "subtype", "spandrel")?;
         fsconfig_set_string(&fs, "fd", fuse.as_raw_fd().to_string())?;
         fsconfig_set_string(&fs, "rootmode", "40000")?;
-        // No allow_other: only root may open a layer's stream. EROFS opens it once, as root, and reads for everybody.
+        // Of the device only root may open a layer's stream: EROFS opens it once, as root, and reads for everybody.
+        if access == Access::Everybody {
+            fsconfig_set_flag(&fs, "allow_other")?;
+        }
         fsconfig_set_string(&fs, "user_id", "0")?;
         fsconfig_set_string(&fs, "group_id", "0")?;
         fsconfig_set_flag(&fs, "default_permissions")?;
@@ -52,7 +64,7 @@ pub(super) fn mount(dir: &Path) -> Result<OwnedFd, Error> {
 }
 
 /// Takes away everything that is mounted at `dir`, lazily; says nothing when there is nothing.
-pub(super) fn unmount(dir: &Path) {
+pub(crate) fn unmount(dir: &Path) {
     for _ in 0..MAX_STACKED {
         if rustix::mount::unmount(dir, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).is_err() {
             return;
@@ -61,5 +73,5 @@ pub(super) fn unmount(dir: &Path) {
 }
 
 fn internal(dir: &Path, what: &str, error: &io::Error) -> Error {
-    Error::Internal(format!("device at {}: {what}: {error}", dir.display()))
+    Error::Internal(format!("FUSE at {}: {what}: {error}", dir.display()))
 }

@@ -159,7 +159,11 @@ pub fn log_file(folder: &Path, dir: &Path) -> Result<PathBuf, Error> {
 }
 
 async fn serve_admin(node: &Node, path: &Path) -> Result<Option<crate::listen::Socket>, Error> {
-    let admin = Admin::new(Arc::clone(&node.metrics), Arc::clone(&node.layers) as Arc<dyn Layers>);
+    let admin = Admin::new(
+        Arc::clone(&node.metrics),
+        Arc::clone(&node.layers) as Arc<dyn Layers>,
+        node.chosen.clone(),
+    );
     // One whose path is too long for a socket goes without.
     let socket = match admin.serve(&Listen::Unix(path.to_path_buf())).await {
         Ok(socket) => socket,
@@ -183,7 +187,7 @@ async fn end(node: Node, state: State) {
             tracing::warn!(%error, "a layer stays mounted");
         }
     }
-    node.device.unmount();
+    node.filesystem.unmount();
     let Node { root, .. } = node;
     state.remove(root);
 }

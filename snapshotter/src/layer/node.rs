@@ -11,8 +11,8 @@ use tokio_util::task::TaskTracker;
 
 use super::options::StoreOptions;
 use super::verify;
-use crate::device::Device;
 use crate::fetch::{BlobSource, Engine, Settings, Turns};
+use crate::filesystem::FileSystem;
 use crate::metrics::Metrics;
 use crate::mounter::Mounter;
 use crate::open_files::{OPEN_FILES, OpenFiles};
@@ -33,7 +33,7 @@ const BUILD_UNITS: u32 = 16;
 /// The shared parts.
 pub(crate) struct Node {
     pub options: StoreOptions,
-    pub device: Arc<Device>,
+    pub filesystem: FileSystem,
     pub mounter: Arc<Mounter>,
     pub metrics: Arc<Metrics>,
     pub sources: Sources,
@@ -64,7 +64,7 @@ impl fmt::Debug for Node {
 impl Node {
     pub(crate) fn new(
         options: StoreOptions,
-        device: Arc<Device>,
+        filesystem: impl Into<FileSystem>,
         mounter: Arc<Mounter>,
         metrics: Arc<Metrics>,
         sources: Sources,
@@ -92,7 +92,7 @@ impl Node {
             building: Semaphore::new(BUILD_UNITS as usize),
             tasks,
             options,
-            device,
+            filesystem: filesystem.into(),
             mounter,
             metrics,
             sources,

@@ -1,8 +1,9 @@
 //! One layer: what state it is in, what is mounted of it, and the steps from one state to the next.
 //!
 //! `lazy` and `fill` know how files come to be, `opened` has them while they are open; `store` knows which layers there are;
-//! `room` is what it takes on the disk.
+//! `room` is what it takes on the disk, `mounted` by what it is mounted.
 
+mod mounted;
 mod room;
 
 use std::collections::HashSet;
@@ -22,6 +23,7 @@ use super::record::{Record, Stage};
 use super::{LayerKey, Ready, Report, Usage, files, fill, lazy, parents, table, unpack};
 use crate::Error;
 use crate::fetch::blocking;
+use crate::filesystem::FileSystem;
 use crate::mounter::is_mount_point;
 
 /// How long an unmount is waited for before reads that are under way are failed to let it go on: longer than any unmount
@@ -275,6 +277,7 @@ impl Layer {
     pub(super) async fn write_table(&self, lowers: &[PathBuf], path: &Path) -> Result<(), Error> {
         let (dir, record) = (Arc::clone(&self.dir), self.record());
         let (lowers, path) = (lowers.to_vec(), path.to_path_buf());
+        let filesystem = self.node.filesystem.clone();
         self.check()?;
         blocking(move || {
             let mut tree = match record.stage {
@@ -286,7 +289,11 @@ impl Layer {
             }
             // A file of it that is missing is damage, too; where the table is to go, it isn't.
             .map_err(|error| if let Error::NotFound(what) = error { Error::Corrupt(what) } else { error })?;
-            parents::describe(&mut tree, &lowers)?;
+            let mounted = match &filesystem {
+                FileSystem::Fuse(tree) => Some(&**tree),
+                FileSystem::Erofs(_) => None,
+            };
+            parents::describe(&mut tree, &lowers, mounted)?;
             files::replace(&path, &table::build(&tree, record.stream_len)?)
         })
         .await
@@ -306,7 +313,7 @@ impl Layer {
         }
         if is_mount_point(target) {
             // Left by a former daemon: nothing answers behind it.
-            self.node.mounter.unmount(target).await?;
+            self.take_down(target).await?;
         }
         match record.stage {
             Stage::Filling => {
@@ -314,12 +321,9 @@ impl Layer {
             }
             Stage::Unpacked => self.node.mounter.bind(&self.dir.join(unpack::DIR), target).await?,
             Stage::Indexed | Stage::Complete => {
-                self.serve(&record).await?;
-                let device = self.node.device.path(&self.key.0);
                 let own = self.dir.join(TABLE);
                 let table = table.unwrap_or(&own);
-                let mounted =
-                    self.node.mounter.erofs(table, &device, target, self.node.options.directio).await;
+                let mounted = self.mount_table(&record, table, target).await;
                 // It was opened in vain, unless it is mounted elsewhere.
                 mounted.inspect_err(|_| self.close_later())?;
             }
@@ -337,7 +341,7 @@ impl Layer {
     /// # Errors
     /// What the kernel says.
     pub(super) async fn unmount(self: &Arc<Self>, target: &Path) -> Result<(), Error> {
-        let unmount = self.node.mounter.unmount(target);
+        let unmount = self.take_down(target);
         tokio::pin!(unmount);
         // Pages that a killed reader waited for hold the unmount up until they are answered.
         let result = loop {

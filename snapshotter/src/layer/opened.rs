@@ -11,7 +11,7 @@ use tracing::{debug, error, warn};
 use super::lazy::{LazyBacking, STREAM, WholeBacking};
 use super::one::{Layer, lock};
 use super::record::{Record, Stage};
-use super::stream::{Stream, padded};
+use super::stream::Stream;
 use super::{files, lazy, verify};
 use crate::Error;
 use crate::device::Backing;
@@ -106,27 +106,25 @@ impl Layer {
         Ok(spans)
     }
 
-    /// Adds the layer's file to the device, unless it is there; under the gate.
+    /// What its stream is read from; under the gate. Its files are opened, unless they are.
     ///
     /// # Errors
-    /// When its files are damaged.
-    pub(super) async fn serve(self: &Arc<Self>, record: &Record) -> Result<(), Error> {
-        if self.node.device.has(&self.key().0) {
-            return Ok(());
+    /// When they are damaged.
+    pub(super) async fn backing(self: &Arc<Self>, record: &Record) -> Result<Arc<dyn Backing>, Error> {
+        if record.stage == Stage::Indexed {
+            return Ok(Arc::new(LazyBacking(self.open_held().await?)));
         }
-        let backing: Arc<dyn Backing> = if record.stage == Stage::Indexed {
-            Arc::new(LazyBacking(self.open_held().await?))
-        } else {
-            let (file, len) = (LazyFile::new(&self.dir, STREAM, &self.node.files), record.stream_len);
-            let open = move || {
-                let path = file.path();
-                Stream::open_when_used(file, len).map_err(|e| files::failed("open", &path, &e))
-            };
-            let stream = Arc::new(blocking(open).await?);
-            *lock(&self.opened) = Some(Opened::Whole(Arc::clone(&stream)));
-            Arc::new(WholeBacking(stream))
+        if let Some(Opened::Whole(stream)) = &*lock(&self.opened) {
+            return Ok(Arc::new(WholeBacking(Arc::clone(stream))));
+        }
+        let (file, len) = (LazyFile::new(&self.dir, STREAM, &self.node.files), record.stream_len);
+        let open = move || {
+            let path = file.path();
+            Stream::open_when_used(file, len).map_err(|e| files::failed("open", &path, &e))
         };
-        self.node.device.add(&self.key().0, padded(record.stream_len), backing)
+        let stream = Arc::new(blocking(open).await?);
+        *lock(&self.opened) = Some(Opened::Whole(Arc::clone(&stream)));
+        Ok(Arc::new(WholeBacking(stream)))
     }
 
     /// Records what is found out about a lazy layer while its files are open: by reads, and by comparing the whole stream with
@@ -213,8 +211,8 @@ impl Layer {
         }
         let this = Arc::clone(self);
         self.node.tasks.spawn(async move {
-            // The kernel closes the device's file some time after the unmount; one that a mount namespace has kept stays.
-            let released = this.node.device.released(&this.key().0);
+            // The kernel gives up the device's file, or the tree's folder, some time after the unmount; one that a mount namespace has kept stays.
+            let released = this.node.filesystem.released(&this.key().0);
             let released = tokio::time::timeout(this.node.options.close_patience, released);
             if let Some(Ok(())) = this.stop.run_until_cancelled(released).await {
                 this.stop.run_until_cancelled(this.close_when_idle()).await;
@@ -250,7 +248,7 @@ impl Layer {
             return true;
         }
         // Nobody opens it now: mounts wait for the gate.
-        if self.node.device.remove_closed(&self.key().0) {
+        if self.node.filesystem.remove_closed(&self.key().0) {
             let closed = lock(&self.opened).take();
             debug!(layer = self.key().0, "its files are closed: it isn't mounted any more");
             if let Some(Opened::Lazy { spans, .. }) = &closed {

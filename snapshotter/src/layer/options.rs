@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cache::Share;
-use crate::device::Device;
 use crate::fetch::Background;
+use crate::filesystem::FileSystem;
 use crate::metrics::Metrics;
 use crate::mounter::Mounter;
 
@@ -106,8 +106,8 @@ pub struct Parts {
     pub client: spandrel_registry::Client,
     /// containerd's socket, to read manifests from its content store; `None` asks the registry.
     pub containerd: Option<PathBuf>,
-    /// The mounted device.
-    pub device: Arc<Device>,
+    /// What layers are mounted by.
+    pub filesystem: FileSystem,
     /// Mounts and unmounts.
     pub mounter: Arc<Mounter>,
     /// Counts.

@@ -2,7 +2,8 @@
 //! what the uppermost layer below has of it, and so it is looked up here, where those layers are mounted. Which directories
 //! they are, the tree says; writing the table is `table`'s.
 //!
-//! Only metadata is asked for, which the kernel answers from tables: never the network.
+//! Only metadata is asked for, which the kernel answers from tables: never the network. Where layers are mounted from the FUSE
+//! tree, the daemon would be asking itself: then their tables are looked into without the kernel.
 
 use std::ffi::CString;
 use std::io;
@@ -16,6 +17,7 @@ use spandrel_ztoc::tree::{Inode, InodeId, InodeKind, Tree};
 
 use super::files;
 use crate::Error;
+use crate::tree::{self, LookUp};
 
 /// Most lookups for one layer: a second's work or two. No real layer has need of so many, but one may be made that has a
 /// directory without an entry for each of its inodes, above a hundred layers.
@@ -26,6 +28,11 @@ const MAX_XATTR_LEN: usize = 64 << 10;
 
 /// Attributes that are the mount's and not the layer's: with SELinux, all files of a mount have its label.
 const LABEL: &[u8] = b"security.selinux";
+
+/// Whether an attribute goes with a directory. Those of `trusted.` are overlayfs's own: containerd doesn't copy them.
+fn is_kept(name: &[u8]) -> bool {
+    name != LABEL && !name.starts_with(b"trusted.")
+}
 
 /// What a directory is like.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,22 +55,62 @@ enum Found {
     Replaced,
 }
 
+/// A layer below.
+enum Lower {
+    /// A directory that the kernel answers for.
+    Directory(OwnedFd),
+    /// One that is mounted from the tree.
+    Layer(tree::Layer),
+}
+
+impl Lower {
+    fn look_up(&self, path: &[u8]) -> io::Result<Found> {
+        match self {
+            Self::Directory(root) => look_up(root.as_fd(), path),
+            Self::Layer(layer) => layer.look_up(path).map(Found::from).map_err(io::Error::other),
+        }
+    }
+}
+
+impl From<LookUp> for Found {
+    fn from(found: LookUp) -> Self {
+        match found {
+            LookUp::Directory { mode, uid, gid, mtime: (seconds, nanoseconds), mut xattrs } => {
+                xattrs.retain(|(name, _)| is_kept(name));
+                xattrs.sort();
+                let mtime = Timestamp { seconds, nanoseconds };
+                Self::Directory(Attributes { mode, uid, gid, mtime, xattrs })
+            }
+            LookUp::Nothing => Self::Nothing,
+            LookUp::Other => Self::Replaced,
+        }
+    }
+}
+
 /// Gives the implied directories of `tree` the attributes that they have in `lowers`, the uppermost first. Those that aren't
-/// there stay as they are.
+/// there stay as they are. `mounted` is the tree that layers are mounted from, if they are.
 ///
 /// # Errors
 /// When a directory of `lowers` can't be opened, or reading one fails in a way that says nothing of the layer.
-pub(super) fn describe(tree: &mut Tree, lowers: &[PathBuf]) -> Result<(), Error> {
-    let opened: Vec<OwnedFd> = lowers
+pub(super) fn describe(
+    tree: &mut Tree,
+    lowers: &[PathBuf],
+    mounted: Option<&tree::Tree>,
+) -> Result<(), Error> {
+    let opened: Vec<Lower> = lowers
         .iter()
         .map(|lower| {
+            if let Some(layer) = mounted.and_then(|mounted| mounted.layer_at(lower)) {
+                return Ok(Lower::Layer(layer));
+            }
             open(lower, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+                .map(Lower::Directory)
                 .map_err(|error| files::failed("open", lower, &error.into()))
         })
         .collect::<Result<_, _>>()?;
     let mut left = MAX_LOOKUPS;
     for (id, path) in implied(tree) {
-        for (lower, fd) in lowers.iter().zip(&opened) {
+        for (lower, there) in lowers.iter().zip(&opened) {
             left = left.saturating_sub(1);
             if left == 0 {
                 tracing::warn!(
@@ -73,7 +120,7 @@ pub(super) fn describe(tree: &mut Tree, lowers: &[PathBuf]) -> Result<(), Error>
                 );
                 return Ok(());
             }
-            let found = look_up(fd.as_fd(), &path).map_err(|error| {
+            let found = there.look_up(&path).map_err(|error| {
                 let path = lower.join(String::from_utf8_lossy(&path).as_ref());
                 files::failed("look up", &path, &error)
             })?;
@@ -143,8 +190,7 @@ fn attributes(directory: BorrowedFd<'_>) -> io::Result<Attributes> {
     let mut value = vec![0; MAX_XATTR_LEN];
     let mut xattrs = Vec::new();
     for name in names[..len].split(|&byte| byte == 0) {
-        // Those of `trusted.` are overlayfs's own: containerd doesn't copy them.
-        if name.is_empty() || name == LABEL || name.starts_with(b"trusted.") {
+        if name.is_empty() || !is_kept(name) {
             continue;
         }
         match fgetxattr(directory, name, &mut value) {

@@ -47,7 +47,7 @@ impl Lowers {
 
     fn described(&self, path: &str) -> Inode {
         let mut tree = tree_with(&[&format!("{path}/x")]);
-        describe(&mut tree, &self.1).expect("described");
+        describe(&mut tree, &self.1, None).expect("described");
         let (id, _) =
             implied(&tree).into_iter().find(|(_, found)| found == path.as_bytes()).expect("it is implied");
         tree.inodes[id as usize].clone()
@@ -136,7 +136,7 @@ fn times_and_attributes_come_along_but_for_those_of_overlayfs() {
     }
     let meta = fs::metadata(lower.join("a")).expect("there");
     let mut tree = tree_with(&["a/x"]);
-    describe(&mut tree, &[lower]).expect("described");
+    describe(&mut tree, &[lower], None).expect("described");
     let inode = &tree.inodes[1];
     assert_eq!(inode.xattrs, [(b"user.some".to_vec(), b"thing".to_vec())]);
     let mtime = std::os::unix::fs::MetadataExt::mtime(&meta);
@@ -147,6 +147,6 @@ fn times_and_attributes_come_along_but_for_those_of_overlayfs() {
 #[test]
 fn a_layer_below_that_is_not_there_is_an_error() {
     let mut tree = tree_with(&["a/x"]);
-    let error = describe(&mut tree, &[PathBuf::from("/nonexistent")]);
+    let error = describe(&mut tree, &[PathBuf::from("/nonexistent")], None);
     assert!(matches!(error, Err(Error::NotFound(_))), "{error:?}");
 }

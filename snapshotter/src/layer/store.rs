@@ -83,7 +83,7 @@ impl LayerStore {
         let content = parts.containerd.map(Content::new);
         let kept = Kept::open(&options.root.join(KEPT_DIR), MAX_KEPT)?;
         let images = Images::new(images, content, image_options, Arc::clone(&parts.metrics)).keeping(kept);
-        let node = Node::new(options, parts.device, parts.mounter, parts.metrics, sources);
+        let node = Node::new(options, parts.filesystem, parts.mounter, parts.metrics, sources);
         Self::with(node, images)
     }
 

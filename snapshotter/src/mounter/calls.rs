@@ -16,7 +16,7 @@ use rustix::mount::{
 
 use super::protocol::Op;
 
-/// Read-ahead of a layer's mount, in KiB: one window of EROFS is then one request to the device. More would lock more
+/// Read-ahead of a layer's mount, in KiB: one window is then one request to the device or the tree. More would lock more
 /// pages at a time, which are charged to the reader's cgroup, and cgroups may be small.
 const READ_AHEAD_KIB: u32 = 1024;
 
@@ -32,6 +32,7 @@ pub(super) fn perform(op: &Op) -> Result<(), String> {
         Op::Erofs { table, device, target, directio } => erofs(table, device, target, *directio),
         Op::Overlay { lowers, target } => overlay(lowers.iter().map(|path| path.as_path()), target),
         Op::Bind { source, target } => bind(source, target),
+        Op::Folder { source, target } => folder(source, target),
         Op::Unmount { target } => unmount(target),
     }
 }
@@ -79,6 +80,15 @@ fn bind(source: &Path, target: &Path) -> Result<(), String> {
         let _ = rustix::mount::unmount(target, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
         failed(error)
     })
+}
+
+fn folder(source: &Path, target: &Path) -> Result<(), String> {
+    bind(source, target)?;
+    // FUSE itself allows 128 KiB; all folders are of one filesystem, which is set anew each time.
+    if let Err(error) = set_own_read_ahead(target) {
+        tracing::warn!(%error, "cannot set the read-ahead of {}", target.display());
+    }
+    Ok(())
 }
 
 fn unmount(target: &Path) -> Result<(), String> {
@@ -136,6 +146,19 @@ fn set_read_ahead(before: &[OsString]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Sets the read-ahead of the filesystem that is mounted at `target`, whose device number is also its name there.
+fn set_own_read_ahead(target: &Path) -> io::Result<()> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
+    let found = statx(CWD, target, flags, StatxFlags::empty())?;
+    let name = format!("{}:{}", found.stx_dev_major, found.stx_dev_minor);
+    let path = Path::new(BACKING_DEVICES).join(name).join("read_ahead_kb");
+    let want = READ_AHEAD_KIB.to_string();
+    if fs::read_to_string(&path)?.trim_end() == want {
+        return Ok(());
+    }
+    fs::write(path, want)
 }
 
 /// A mount in the making, which knows what the kernel has to say about it.

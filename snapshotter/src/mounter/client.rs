@@ -92,6 +92,14 @@ impl Mounter {
         self.perform(Op::Bind { source: source.into(), target: target.into() }).await
     }
 
+    /// Mounts the layer in the tree's folder `source` read-only at the directory `target` too.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] with the kernel's words.
+    pub async fn folder(&self, source: &Path, target: &Path) -> Result<(), Error> {
+        self.perform(Op::Folder { source: source.into(), target: target.into() }).await
+    }
+
     /// Takes away everything that is mounted at `target`, lazily where something uses it; does nothing when nothing is.
     ///
     /// # Errors

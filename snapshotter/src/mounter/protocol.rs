@@ -26,6 +26,8 @@ pub(super) enum Op {
     Overlay { lowers: Vec<PathBuf>, target: PathBuf },
     /// Mount the directory `source` at the directory `target` too, read-only.
     Bind { source: PathBuf, target: PathBuf },
+    /// Mount the directory `source` of the FUSE tree at the directory `target` too, read-only.
+    Folder { source: PathBuf, target: PathBuf },
     /// Take away everything that is mounted at `target`, lazily where something uses it.
     Unmount { target: PathBuf },
 }

@@ -13,11 +13,13 @@ use spandrel_registry::{Anonymous, Client, ClientOptions};
 use spandrel_snapshotter::cache::Share;
 use spandrel_snapshotter::device::{Device, DeviceOptions};
 use spandrel_snapshotter::fetch::Background;
+use spandrel_snapshotter::filesystem::FileSystem;
 use spandrel_snapshotter::layer::{
     LayerKey, LayerRequest, LayerStore, Layers as _, Parts, Prepared, StoreOptions,
 };
 use spandrel_snapshotter::metrics::Metrics;
 use spandrel_snapshotter::mounter::{Helper, Mounter};
+use spandrel_snapshotter::tree::{Tree, TreeOptions};
 use spandrel_soci::index::{IndexManifest, LayerZtoc, Version};
 use spandrel_ztoc::Compression;
 use spandrel_ztoc::build::{BuildOptions, build};
@@ -27,6 +29,9 @@ pub const REPOSITORY: &str = "team/app";
 
 /// Layers of fewer compressed bytes count as small.
 pub const MIN_LAYER_SIZE: u64 = 100_000;
+
+/// Longest for what should come soon.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// What these tests need of the machine: root, FUSE, EROFS and a directory on a plain disk.
 pub fn disk() -> Option<TempDir> {
@@ -95,20 +100,39 @@ pub fn registry() -> ScriptedRegistry {
     ScriptedRegistry::start(Settings { redirect: true, ..Settings::default() })
 }
 
+/// By what layers are mounted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    Erofs,
+    Fuse,
+}
+
+impl By {
+    pub const ALL: [Self; 2] = [Self::Erofs, Self::Fuse];
+}
+
 /// A layer store on the root `root`.
 pub struct Bench {
     pub store: Arc<LayerStore>,
-    pub device: Arc<Device>,
+    pub filesystem: FileSystem,
     pub metrics: Arc<Metrics>,
     root: PathBuf,
     mounts: Vec<PathBuf>,
 }
 
 impl Bench {
-    pub fn new(root: &Path, change: impl FnOnce(&mut StoreOptions)) -> Self {
+    pub fn new(by: By, root: &Path, change: impl FnOnce(&mut StoreOptions)) -> Self {
         let metrics = Metrics::new();
-        let options = DeviceOptions { dir: root.join("device"), threads: 2 };
-        let device = Arc::new(Device::mount(&options, Arc::clone(&metrics)).expect("FUSE mounts"));
+        let filesystem: FileSystem = match by {
+            By::Erofs => {
+                let options = DeviceOptions { dir: root.join("device"), threads: 2 };
+                Arc::new(Device::mount(&options, Arc::clone(&metrics)).expect("FUSE mounts")).into()
+            }
+            By::Fuse => {
+                let options = TreeOptions { dir: root.join("tree"), threads: 2 };
+                Arc::new(Tree::mount(&options, Arc::clone(&metrics)).expect("FUSE mounts")).into()
+            }
+        };
         let helper = Helper {
             program: env!("CARGO_BIN_EXE_spandrel-snapshotter").into(),
             args: vec!["mounter".into()],
@@ -117,7 +141,7 @@ impl Bench {
         let parts = Parts {
             client: Client::new(client, Arc::new(Anonymous)).expect("a client"),
             containerd: None,
-            device: Arc::clone(&device),
+            filesystem: filesystem.clone(),
             mounter: Arc::new(Mounter::new(helper)),
             metrics: Arc::clone(&metrics),
         };
@@ -129,7 +153,30 @@ impl Bench {
         options.unused_mark = Share::Percent(0);
         change(&mut options);
         let store = LayerStore::open(options, parts).expect("opens");
-        Self { store, device, metrics, root: root.to_path_buf(), mounts: Vec::new() }
+        Self { store, filesystem, metrics, root: root.to_path_buf(), mounts: Vec::new() }
+    }
+
+    /// Waits until nothing of a removed layer is left of what answers the kernel.
+    pub async fn nothing_is_served(&self) {
+        let left = || match &self.filesystem {
+            FileSystem::Erofs(device) => std::fs::read_dir(device.dir()).expect("lists").count(),
+            FileSystem::Fuse(tree) => tree.len(),
+        };
+        // The kernel says in its own time what it has forgotten.
+        let gone = async {
+            while left() > 0 {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, gone).await.expect("nothing is left");
+    }
+
+    /// Requests of the kernel so far.
+    pub fn requests(&self) -> u64 {
+        match &self.filesystem {
+            FileSystem::Erofs(device) => device.requests(),
+            FileSystem::Fuse(tree) => tree.requests(),
+        }
     }
 
     /// Takes up the layer at `position`, as containerd asks for it, and mounts it when it is ready.
@@ -169,7 +216,7 @@ impl Drop for Bench {
         for mount in &self.mounts {
             while rustix::mount::unmount(mount, rustix::mount::UnmountFlags::DETACH).is_ok() {}
         }
-        self.device.unmount();
+        self.filesystem.unmount();
     }
 }
 

@@ -6,16 +6,18 @@ use spandrel_fixtures::scripted::{Fault, Kind, Rule};
 use spandrel_snapshotter::layer::Layers as _;
 use spandrel_soci::index::Version;
 
-use crate::bench::{Bench, content, disk, image, read, registry};
+use crate::bench::{Bench, By, content, disk, image, read, registry};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_comes_with_few_requests_and_reads_as_it_is() {
     let Some(dir) = disk() else { return };
-    for (version, manifests) in [(Version::V1, 3), (Version::V2, 2)] {
+    for (by, version, manifests) in
+        [(By::Erofs, Version::V1, 3), (By::Erofs, Version::V2, 2), (By::Fuse, Version::V2, 2)]
+    {
         let registry = registry();
         let image = image(&registry, version);
         let root = tempfile::tempdir_in(dir.path()).expect("a directory");
-        let mut bench = Bench::new(root.path(), |_| {});
+        let mut bench = Bench::new(by, root.path(), |_| {});
         let mut taken = Vec::new();
         for position in 0..3 {
             taken.push(bench.take_up(&registry, &image, position).await);
@@ -58,84 +60,92 @@ async fn an_image_comes_with_few_requests_and_reads_as_it_is() {
             bench.store.remove(key).await.expect("goes");
         }
         assert_eq!(std::fs::read_dir(root.path().join("layers")).expect("lists").count(), 0);
-        assert_eq!(std::fs::read_dir(bench.device.dir()).expect("lists").count(), 0);
+        bench.nothing_is_served().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registry_that_is_gone_fails_what_is_missing_after_the_time_limit_and_works_when_it_is_back() {
-    let Some(dir) = disk() else { return };
-    let mut registry = registry();
-    let image = image(&registry, Version::V2);
-    let mut bench = Bench::new(dir.path(), |options| {
-        options.read_timeout = Duration::from_secs(2);
-        options.failure_memory = Duration::from_millis(100);
-    });
-    let (_, target) = bench.take_up(&registry, &image, 0).await;
-    registry.stop();
-    // Where the blob lies is known by now, and the storage is still there.
-    registry.expire_urls();
-    let error = read(target.join("data/large")).await.map(drop).expect_err("nobody has it");
-    assert_eq!(error.raw_os_error(), Some(libc::EIO));
-    registry.restart();
-    let mut tries = 0;
-    let bytes = loop {
-        match read(target.join("data/large")).await {
-            Ok(bytes) => break bytes,
-            // Reads ahead that began before may fail still.
-            Err(error) => assert!(tries < 100, "{error}"),
-        }
-        tries += 1;
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    };
-    assert!(bytes == content(1, 3_000_000));
+    for by in By::ALL {
+        let Some(dir) = disk() else { return };
+        let mut registry = registry();
+        let image = image(&registry, Version::V2);
+        let mut bench = Bench::new(by, dir.path(), |options| {
+            options.read_timeout = Duration::from_secs(2);
+            options.failure_memory = Duration::from_millis(100);
+        });
+        let (_, target) = bench.take_up(&registry, &image, 0).await;
+        registry.stop();
+        // Where the blob lies is known by now, and the storage is still there.
+        registry.expire_urls();
+        let error = read(target.join("data/large")).await.map(drop).expect_err("nobody has it");
+        assert_eq!(error.raw_os_error(), Some(libc::EIO));
+        registry.restart();
+        let mut tries = 0;
+        let bytes = loop {
+            match read(target.join("data/large")).await {
+                Ok(bytes) => break bytes,
+                // Reads ahead that began before may fail still.
+                Err(error) => assert!(tries < 100, "{error}"),
+            }
+            tries += 1;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        };
+        assert!(bytes == content(1, 3_000_000));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_blob_that_was_changed_gives_errors_and_no_byte() {
-    let Some(dir) = disk() else { return };
-    let registry = registry();
-    let image = image(&registry, Version::V2);
-    let mut bench = Bench::new(dir.path(), |_| {});
-    let (_, target) = bench.take_up(&registry, &image, 0).await;
-    registry.rule(Rule::new(Kind::BlobRange, Fault::Flip(50)).digest(&image.layers[0].digest));
-    let error = read(target.join("data/large")).await.expect_err("is damaged");
-    assert_eq!(error.raw_os_error(), Some(libc::EIO));
-    assert!(bench.metrics.encode().contains(r#"spandrel_errors_total{class="corrupt"}"#));
+    for by in By::ALL {
+        let Some(dir) = disk() else { return };
+        let registry = registry();
+        let image = image(&registry, Version::V2);
+        let mut bench = Bench::new(by, dir.path(), |_| {});
+        let (_, target) = bench.take_up(&registry, &image, 0).await;
+        registry.rule(Rule::new(Kind::BlobRange, Fault::Flip(50)).digest(&image.layers[0].digest));
+        let error = read(target.join("data/large")).await.expect_err("is damaged");
+        assert_eq!(error.raw_os_error(), Some(libc::EIO));
+        assert!(bench.metrics.encode().contains(r#"spandrel_errors_total{class="corrupt"}"#));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unsteady_registry_is_a_slow_read() {
-    let Some(dir) = disk() else { return };
-    let registry = registry();
-    let image = image(&registry, Version::V1);
-    let mut bench = Bench::new(dir.path(), |_| {});
-    let (_, target) = bench.take_up(&registry, &image, 0).await;
-    let digest = &image.layers[0].digest;
-    for (nth, fault) in [
-        (0, Fault::ResetAfter(10_000)),
-        (1, Fault::status(503)),
-        (2, Fault::Short(100)),
-        (3, Fault::ContentRange("bytes 0-1/2".to_owned())),
-        (5, Fault::status(403)),
-        (7, Fault::IgnoreRange),
-    ] {
-        registry.rule(Rule::new(Kind::BlobRange, fault).digest(digest).nth(nth));
+    for by in By::ALL {
+        let Some(dir) = disk() else { return };
+        let registry = registry();
+        let image = image(&registry, Version::V1);
+        let mut bench = Bench::new(by, dir.path(), |_| {});
+        let (_, target) = bench.take_up(&registry, &image, 0).await;
+        let digest = &image.layers[0].digest;
+        for (nth, fault) in [
+            (0, Fault::ResetAfter(10_000)),
+            (1, Fault::status(503)),
+            (2, Fault::Short(100)),
+            (3, Fault::ContentRange("bytes 0-1/2".to_owned())),
+            (5, Fault::status(403)),
+            (7, Fault::IgnoreRange),
+        ] {
+            registry.rule(Rule::new(Kind::BlobRange, fault).digest(digest).nth(nth));
+        }
+        assert!(read(target.join("data/large")).await.expect("in the end") == content(1, 3_000_000));
     }
-    assert!(read(target.join("data/large")).await.expect("in the end") == content(1, 3_000_000));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_read_ahead_of_a_layer_is_a_mebibyte() {
-    let Some(dir) = disk() else { return };
-    let registry = registry();
-    let image = image(&registry, Version::V2);
-    let mut bench = Bench::new(dir.path(), |_| {});
-    let (key, target) = bench.take_up(&registry, &image, 0).await;
-    let before = bench.device.requests();
-    read(target.join("data/large")).await.expect("reads");
-    // The kernel begins with 64 KiB at a time and goes up to the whole window; with its own 128 KiB there are 32 at least.
-    let requests = bench.device.requests() - before;
-    assert!(requests <= 28, "{requests} requests");
-    bench.store.unmount(&key, &target).await.expect("unmounts");
+    for by in By::ALL {
+        let Some(dir) = disk() else { return };
+        let registry = registry();
+        let image = image(&registry, Version::V2);
+        let mut bench = Bench::new(by, dir.path(), |_| {});
+        let (key, target) = bench.take_up(&registry, &image, 0).await;
+        let before = bench.requests();
+        read(target.join("data/large")).await.expect("reads");
+        // The kernel begins with 64 KiB at a time and goes up to the whole window; with its own 128 KiB there are 32 at least.
+        let requests = bench.requests() - before;
+        assert!(requests <= 28, "{requests} requests");
+        bench.store.unmount(&key, &target).await.expect("unmounts");
+    }
 }

@@ -234,3 +234,44 @@ pub fn odd() -> Vec<Vec<u8>> {
     top.add(&again.mtime(1_630_000_000, 7));
     vec![bottom.finish(), middle.finish(), top.finish()]
 }
+
+/// A file that one user may read by an access control list, and no other.
+pub const GUARDED: &str = "guarded";
+
+/// Who may read it.
+pub const FRIEND: u32 = 1000;
+
+/// An access control list as Linux keeps it: `user:FRIEND:r` besides what a mode of 640 says.
+fn acl() -> Vec<u8> {
+    const NOBODY: u32 = u32::MAX;
+    let entries: [(u16, u16, u32); 5] =
+        [(0x01, 6, NOBODY), (0x02, 4, FRIEND), (0x04, 0, NOBODY), (0x10, 4, NOBODY), (0x20, 0, NOBODY)];
+    let mut bytes = 2u32.to_le_bytes().to_vec();
+    for (tag, permissions, id) in entries {
+        bytes.extend_from_slice(&tag.to_le_bytes());
+        bytes.extend_from_slice(&permissions.to_le_bytes());
+        bytes.extend_from_slice(&id.to_le_bytes());
+    }
+    bytes
+}
+
+/// What the machine's own files don't have: files that end anywhere in a page with others right behind them, one of many
+/// reads, long link targets, long values, an access control list.
+pub fn every_kind() -> Vec<u8> {
+    let mut tar = TarBuilder::default();
+    for len in [0, 1, 511, 512, 513, 4095, 4096, 4097, 3_000_001] {
+        // No two blocks of a file are the same, and none is zero.
+        let content: Vec<u8> = (1..=u8::MAX).cycle().take(len).collect();
+        tar.add(&Entry::file(format!("{len}"), content).mtime(1_600_000_000, 999_999_999));
+    }
+    for len in [1, 59, 60, 500, 4095] {
+        tar.add(&Entry::symlink(format!("link {len}"), "t".repeat(len)).owner(u64::from(u32::MAX), 7));
+    }
+    tar.add(&Entry::file("values", "x").xattr("user.long", [9; 60_000]).xattr("user.empty", ""));
+    tar.add(&Entry::file(GUARDED, "for friends").mode(0o640).xattr("system.posix_acl_access", acl()));
+    tar.add(&Entry::dir("empty").mode(0o7777));
+    tar.add(&Entry::char_device("dev", 0xfff, 0xf_ffff));
+    tar.add(&Entry::whiteout("gone"));
+    tar.add(&Entry::opaque("empty"));
+    tar.finish()
+}

@@ -1,6 +1,7 @@
 //! Everything that can be seen of two trees of files, compared.
 
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
@@ -47,6 +48,33 @@ pub fn assert_same(got: &Path, want: &Path, timeless: &[&str]) -> usize {
     let more = got.keys().find(|name| !want.contains_key(*name));
     assert_eq!(more.map(|name| String::from_utf8_lossy(name)), None, "should not be there");
     want.len()
+}
+
+/// Panics where anything about `got` isn't as it is about `want`, an overlay's doings left out: also how directories are
+/// listed, and what space things take. Says how many names there are.
+pub fn assert_identical(got: &Path, want: &Path) -> usize {
+    let (got_names, want_names) = (see(got), see(want));
+    for (name, want_seen) in &want_names {
+        let text = String::from_utf8_lossy(name).into_owned();
+        assert_eq!(got_names.get(name), Some(want_seen), "{text}");
+        let path = |root: &Path| root.join(OsStr::from_bytes(name.strip_prefix(b"/").unwrap_or(name)));
+        let space = |root: &Path| {
+            let meta = fs::symlink_metadata(path(root)).expect("it was there");
+            (meta.size(), meta.blocks(), meta.blksize(), meta.mtime(), meta.mtime_nsec(), meta.ctime())
+        };
+        assert_eq!(space(got), space(want), "{text}");
+        if want_seen.as_ref().is_some_and(|seen| seen.mode & 0o170_000 == 0o040_000) {
+            assert_eq!(listed(&path(got)), listed(&path(want)), "{text}");
+        }
+    }
+    assert_eq!(got_names.len(), want_names.len());
+    want_names.len()
+}
+
+/// Names and types in a directory, in the order in which they come.
+fn listed(path: &Path) -> Vec<(OsString, fs::FileType)> {
+    let entries = fs::read_dir(path).expect("a directory").map(|entry| entry.expect("an entry"));
+    entries.map(|entry| (entry.file_name(), entry.file_type().expect("a type"))).collect()
 }
 
 fn see(root: &Path) -> Names {

@@ -149,13 +149,13 @@ impl Layer {
         for target in targets {
             // The snapshots' side has unmounted them already, as a rule.
             if is_mount_point(&target)
-                && let Err(error) = self.node.mounter.unmount(&target).await
+                && let Err(error) = self.take_down(&target).await
             {
                 warn!(layer = self.key.0, target = %target.display(), %error, "a removed layer stays mounted");
                 closed = false;
             }
         }
-        if !self.node.device.remove(&self.key.0, self.node.options.close_patience).await {
+        if !self.node.filesystem.remove(&self.key.0, self.node.options.close_patience).await {
             info!(layer = self.key.0, "a removed layer is still mounted in another mount namespace");
             closed = false;
         }
