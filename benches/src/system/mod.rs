@@ -72,7 +72,8 @@ pub fn all() -> Systems {
     systems.push(Box::new(Stargz::given()));
     systems.push(Box::new(Spandrel(Mode::Lazy)));
     systems.extend(
-        [Mode::Quiet, Mode::Demand, Mode::Eager].map(|mode| Box::new(Spandrel(mode)) as Box<dyn System>),
+        [Mode::Quiet, Mode::Demand, Mode::Eager, Mode::Fuse]
+            .map(|mode| Box::new(Spandrel(mode)) as Box<dyn System>),
     );
     systems
 }

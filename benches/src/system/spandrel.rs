@@ -26,6 +26,8 @@ pub enum Mode {
     Demand,
     /// All layers are filled in full before the pull returns.
     Eager,
+    /// As [`Mode::Lazy`], with layers mounted from the FUSE tree.
+    Fuse,
 }
 
 /// Spandrel in one of its modes.
@@ -54,17 +56,24 @@ pub fn program(name: &str) -> Result<PathBuf> {
 }
 
 impl Daemon {
-    /// Starts a daemon with nothing in its root, with these further tables of configuration.
+    /// Starts a daemon with nothing in its root, with these further tables of configuration, and layers mounted as
+    /// `filesystem`, or as the daemon chooses.
     ///
     /// # Errors
     /// When it isn't built, or this machine can't run it.
-    pub fn start(hosts: &[String], ca_pem: &str, config: &str) -> Result<Self> {
+    pub fn start(
+        hosts: &[String],
+        ca_pem: &str,
+        config: &str,
+        filesystem: Option<&'static str>,
+    ) -> Result<Self> {
         let place = peers::Spandrel::new(&program("spandrel-snapshotter")?);
         let mut place =
             place.context("the daemon can't run here (root, FUSE, EROFS, a disk of ext4 or xfs)")?;
         let ca = place.dir.path().join("ca.pem");
         std::fs::write(&ca, ca_pem).with_context(|| format!("can't write {}", ca.display()))?;
         place.config += config;
+        place.filesystem = filesystem;
         for host in hosts {
             place.config += &format!("[[registry.hosts]]\nhost = {host:?}\nca_files = [{ca:?}]\n");
         }
@@ -106,6 +115,7 @@ impl System for Spandrel {
             Mode::Quiet => "spandrel-quiet".to_owned(),
             Mode::Demand => "spandrel-demand".to_owned(),
             Mode::Eager => "spandrel-eager".to_owned(),
+            Mode::Fuse => "spandrel-fuse".to_owned(),
         }
     }
 
@@ -133,7 +143,7 @@ impl System for Spandrel {
     /// The tool itself: another one may make another index.
     fn key(&self) -> String {
         match (self.0, hash("spandrel")) {
-            (Mode::Lazy | Mode::Quiet | Mode::Demand, Ok(hash)) => hash,
+            (Mode::Lazy | Mode::Quiet | Mode::Demand | Mode::Fuse, Ok(hash)) => hash,
             _ => "plain".to_owned(),
         }
     }
@@ -162,12 +172,12 @@ impl System for Spandrel {
 
     fn start(&self, network: &Network) -> Result<Node> {
         let config = match self.0 {
-            Mode::Lazy => "",
+            Mode::Lazy | Mode::Fuse => "",
             Mode::Quiet => "[fetch]\nbackground = \"quiet\"\n",
             Mode::Demand => "[fetch]\nbackground = \"off\"\n",
             Mode::Eager => "[index]\nv1 = false\nv2 = false\n",
         };
-        Self::start_with(network, config)
+        Self::start_as(network, config, (self.0 == Mode::Fuse).then_some("fuse"))
     }
 }
 
@@ -177,8 +187,12 @@ impl Spandrel {
     /// # Errors
     /// When it doesn't start.
     pub fn start_with(network: &Network, config: &str) -> Result<Node> {
+        Self::start_as(network, config, None)
+    }
+
+    fn start_as(network: &Network, config: &str, filesystem: Option<&'static str>) -> Result<Node> {
         let hosts: Vec<_> = [Some(network.host()), network.redirect_host()].into_iter().flatten().collect();
-        let daemon = Daemon::start(&hosts, &network.ca_pem, config)?;
+        let daemon = Daemon::start(&hosts, &network.ca_pem, config, filesystem)?;
         let builder = containerd("spandrel", network, &network.host()).snapshotter(
             "spandrel",
             &daemon.socket(),

@@ -16,7 +16,7 @@ pub mod store;
 pub(crate) mod stream;
 pub mod table;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod unpack;
 mod verify;
 

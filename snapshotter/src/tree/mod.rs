@@ -10,6 +10,8 @@
 mod folders;
 mod look;
 mod serve;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::fmt;

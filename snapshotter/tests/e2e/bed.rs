@@ -25,6 +25,36 @@ pub const NO_BACKGROUND: &str = "background = \"off\"";
 /// How long reads wait for what can't be had, in seconds.
 pub const READ_TIMEOUT: u64 = 4;
 
+/// What a bed is made of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Setting {
+    pub containerd: Version,
+    /// As what layers are mounted.
+    pub filesystem: &'static str,
+}
+
+impl Setting {
+    /// Every case runs with each of these. What a layer is mounted as is nothing that containerd sees: so the FUSE tree has one
+    /// of its versions.
+    pub const ALL: [Self; 3] = [
+        Self { containerd: Version::V1_6, filesystem: "erofs" },
+        Self { containerd: Version::V2_1, filesystem: "erofs" },
+        Self { containerd: Version::V2_1, filesystem: "fuse" },
+    ];
+}
+
+impl From<Version> for Setting {
+    fn from(containerd: Version) -> Self {
+        Self { containerd, filesystem: "erofs" }
+    }
+}
+
+impl std::fmt::Debug for Setting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}/{}", self.containerd, self.filesystem)
+    }
+}
+
 // Fields are dropped in this order: whoever uses the others goes first.
 pub struct Bed {
     pub containerd: Containerd,
@@ -36,16 +66,18 @@ pub struct Bed {
 
 impl Bed {
     /// Starts all of it; `None` where this machine can't.
-    pub fn start(version: Version) -> Option<Self> {
-        Self::start_with(version, DockerRegistry::plain()?)
+    pub fn start(setting: impl Into<Setting>) -> Option<Self> {
+        Self::start_with(setting, DockerRegistry::plain()?)
     }
 
     /// The same with this registry.
-    pub fn start_with(version: Version, registry: DockerRegistry) -> Option<Self> {
+    pub fn start_with(setting: impl Into<Setting>, registry: DockerRegistry) -> Option<Self> {
+        let setting = setting.into();
         let spandrel = spandrel()?;
         let mut place = Place::new()?;
+        place.filesystem = Some(setting.filesystem);
         pause()?.push(&registry.client(), "pause", "1");
-        let containerd = Containerd::builder(version)
+        let containerd = Containerd::builder(setting.containerd)
             .snapshotter(SNAPSHOTTER, &place.socket(), &place.root())
             .cri_snapshotter(SNAPSHOTTER)
             .docker_registry(&registry)
@@ -139,7 +171,7 @@ impl Bed {
         found.map_or(0, |value| value.parse().expect("a number"))
     }
 
-    /// How many requests the kernel has sent to the device.
+    /// How many requests the kernel has sent to the device or the tree.
     pub async fn fuse_requests(&self) -> u64 {
         let (_, text) = get(&self.place.admin_socket(), "/metrics").await;
         let lines = text.lines().filter(|line| line.starts_with("spandrel_fuse_requests_total{"));

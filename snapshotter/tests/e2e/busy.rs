@@ -5,10 +5,9 @@ use std::time::{Duration, Instant};
 
 use spandrel_fixtures::cri::Cri;
 use spandrel_fixtures::image::busybox;
-use spandrel_fixtures::peers::Version;
 use spandrel_fixtures::scripted::{Fault, Gate, Kind, Rule, ScriptedRegistry};
 
-use super::bed::{Bed, content, large_layer, sha256};
+use super::bed::{Bed, Setting, content, large_layer, sha256};
 
 const LEN: usize = 200_000;
 
@@ -46,8 +45,8 @@ async fn has(bed: &Bed, digest: &str) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_start_and_garbage_is_collected_while_a_layer_does_not_come() {
-    for version in Version::ALL {
-        let Some(bed) = Bed::start(version) else { continue };
+    for setting in Setting::ALL {
+        let Some(bed) = Bed::start(setting) else { continue };
         let Some(local) = busybox([large_layer("local", 1, 10, LEN)]) else { return };
         let Some(junk) = busybox([large_layer("junk", 2, 10, LEN)]) else { return };
         let Some(large) = busybox([large_layer("data", 3, 60, LEN)]) else { return };
@@ -80,7 +79,7 @@ async fn pods_start_and_garbage_is_collected_while_a_layer_does_not_come() {
 
         // Of an image's names the last is removed with collection; the snapshots go with it.
         let gone = &junk.layers[1].digest;
-        assert!(has(&bed, gone).await, "{version:?}");
+        assert!(has(&bed, gone).await, "{setting:?}");
         let begin = Instant::now();
         let removed = async {
             cri.remove_image(&junk_name).await;
@@ -89,8 +88,8 @@ async fn pods_start_and_garbage_is_collected_while_a_layer_does_not_come() {
             }
         };
         tokio::time::timeout(PATIENCE, removed).await.expect("the junk is collected");
-        eprintln!("{version:?}: garbage is collected within {:?}", begin.elapsed());
-        assert!(!pull.is_finished(), "{version:?}: the gate is closed");
+        eprintln!("{setting:?}: garbage is collected within {:?}", begin.elapsed());
+        assert!(!pull.is_finished(), "{setting:?}: the gate is closed");
 
         // The collector runs again and again while pods start.
         let beside = {
@@ -114,21 +113,21 @@ async fn pods_start_and_garbage_is_collected_while_a_layer_does_not_come() {
                 });
                 ended.store(true, std::sync::atomic::Ordering::Relaxed);
                 let rounds = collector.join().expect("the collector runs");
-                eprintln!("{version:?}: start alone {alone:?}, beside {beside:?}, {rounds} collections");
+                eprintln!("{setting:?}: start alone {alone:?}, beside {beside:?}, {rounds} collections");
                 beside
             })
         };
-        assert!(!pull.is_finished(), "{version:?}: the gate is closed");
+        assert!(!pull.is_finished(), "{setting:?}: the gate is closed");
         assert!(
             beside < PROMISED.max(alone * SLOWER),
-            "{version:?}: a pod took {beside:?} to start, {alone:?} without the pull"
+            "{setting:?}: a pod took {beside:?} to start, {alone:?} without the pull"
         );
 
         gate.open();
         let mut cri = pull.await.expect("no panic").expect("the pull ends well");
         let container = cri.start(&reference).await.expect("started");
         let sum = cri.output(&container, "sha256sum < /data/59").await;
-        assert!(sum.starts_with(&sha256(&content(3, 59, LEN))), "{version:?}");
+        assert!(sum.starts_with(&sha256(&content(3, 59, LEN))), "{setting:?}");
         cri.stop(container).await;
     }
 }

@@ -5,7 +5,7 @@ use spandrel_fixtures::image::busybox;
 use spandrel_fixtures::layer::{Entry, Layer, TarBuilder};
 use spandrel_fixtures::peers::Version;
 
-use super::bed::{Bed, SNAPSHOTTER, content, large_layer, large_tar, sha256};
+use super::bed::{Bed, SNAPSHOTTER, Setting, content, large_layer, large_tar, sha256};
 
 /// All there is to say about a tree, one line for each file.
 /// (Of a directory the size is the file system's own business, and so is its number of links.)
@@ -44,8 +44,8 @@ fn odd_layers() -> [Layer; 4] {
 
 #[tokio::test]
 async fn files_are_those_that_containerds_own_snapshotter_gives() {
-    for version in Version::ALL {
-        let Some(bed) = Bed::start(version) else { continue };
+    for setting in Setting::ALL {
+        let Some(bed) = Bed::start(setting) else { continue };
         let Some(image) = busybox(odd_layers()) else { return };
         let mut cri = bed.cri().await;
         for (name, indexed) in [("indexed", true), ("plain", false)] {
@@ -56,7 +56,7 @@ async fn files_are_those_that_containerds_own_snapshotter_gives() {
             cri.stop(container).await;
             let mut pull =
                 vec!["-n", "k8s.io", "image", "pull", "--plain-http", "--snapshotter", "overlayfs"];
-            if version == Version::V2_1 {
+            if setting.containerd == Version::V2_1 {
                 // Not by the transfer service, which unpacks only for the snapshotters of its configuration.
                 pull.push("--local");
             }
@@ -79,7 +79,7 @@ async fn files_are_those_that_containerds_own_snapshotter_gives() {
                     DESCRIBE,
                 ])
                 .expect("run by containerd itself");
-            assert_eq!(ours, theirs.replace("\r\n", "\n"), "{version:?} {name}");
+            assert_eq!(ours, theirs.replace("\r\n", "\n"), "{setting:?} {name}");
             assert!(ours.contains("odd 43ff 0 0\nodd/app 41c0 1000 1001\n"), "{ours}");
             assert!(ours.contains("data/changed") && !ours.contains("data/gone"), "{ours}");
             cri.remove_image(&reference).await;
@@ -90,8 +90,8 @@ async fn files_are_those_that_containerds_own_snapshotter_gives() {
 
 #[tokio::test]
 async fn small_large_unindexed_and_zstd_layers_mix() {
-    for version in Version::ALL {
-        let Some(bed) = Bed::start(version) else { continue };
+    for setting in Setting::ALL {
+        let Some(bed) = Bed::start(setting) else { continue };
         let small = |name: &str| TarBuilder::new().with(Entry::file(name, name.to_owned())).finish();
         let Some(image) = busybox([
             large_layer("a", 1, 10, 100_000),
@@ -108,7 +108,7 @@ async fn small_large_unindexed_and_zstd_layers_mix() {
         let container = cri.start(&reference).await.expect("started");
         for (dir, seed) in [("a", 1), ("b", 2), ("c", 3)] {
             let sum = cri.output(&container, &format!("cat /{dir}/7 | sha256sum")).await;
-            assert!(sum.starts_with(&sha256(&content(seed, 7, 100_000))), "{version:?} {dir}");
+            assert!(sum.starts_with(&sha256(&content(seed, 7, 100_000))), "{setting:?} {dir}");
         }
         assert_eq!(cri.output(&container, "cat /small-gzip /small-plain").await, "small-gzipsmall-plain");
         cri.stop(container).await;
@@ -117,8 +117,8 @@ async fn small_large_unindexed_and_zstd_layers_mix() {
 
 #[tokio::test]
 async fn a_hundred_layers_are_mounted() {
-    for version in Version::ALL {
-        let Some(bed) = Bed::start(version) else { continue };
+    for setting in Setting::ALL {
+        let Some(bed) = Bed::start(setting) else { continue };
         let layer = |number: usize| {
             let tar = TarBuilder::new()
                 .with(Entry::file(format!("layer-{number}"), number.to_string()))
@@ -133,7 +133,7 @@ async fn a_hundred_layers_are_mounted() {
         assert_eq!(
             cri.output(&container, "cat /layer-1 /layer-50 /layer-99 /last").await,
             "1509999",
-            "{version:?}"
+            "{setting:?}"
         );
         cri.stop(container).await;
         let list = bed.containerd.ctr(&["-n", "k8s.io", "snapshots", "--snapshotter", SNAPSHOTTER, "ls"]);

@@ -4,9 +4,8 @@
 use std::time::{Duration, Instant};
 
 use spandrel_fixtures::image::busybox;
-use spandrel_fixtures::peers::Version;
 
-use super::bed::{Bed, NO_BACKGROUND, content, large_layer, sha256};
+use super::bed::{Bed, NO_BACKGROUND, Setting, content, large_layer, sha256};
 
 const LEN: usize = 200_000;
 
@@ -18,8 +17,8 @@ const STEP: Duration = Duration::from_millis(20);
 
 #[tokio::test]
 async fn an_indexed_image_starts_without_its_large_layer() {
-    for version in Version::ALL {
-        let Some(bed) = Bed::start(version) else { continue };
+    for setting in Setting::ALL {
+        let Some(bed) = Bed::start(setting) else { continue };
         let Some(image) = busybox([large_layer("data", 1, 40, LEN)]) else { return };
         let reference = bed.push_indexed(&image, "app");
         let mut cri = bed.cri().await;
@@ -29,7 +28,7 @@ async fn an_indexed_image_starts_without_its_large_layer() {
         let started = bed.metric("spandrel_fetched_bytes_total").await;
         assert!(
             started < blob / 4 + image.layers[0].blob.len() as u64,
-            "{version:?}: {started} of {blob} bytes"
+            "{setting:?}: {started} of {blob} bytes"
         );
 
         // Names, sizes and modes come from the table in the kernel. The programs themselves (busybox) lie in a lazy layer
@@ -39,16 +38,16 @@ async fn an_indexed_image_starts_without_its_large_layer() {
         let before = bed.fuse_requests().await;
         assert_eq!(cri.output(&container, look).await, "40\n");
         let asked = bed.fuse_requests().await - before;
-        assert_eq!(asked, 0, "{version:?}: requests to the device for names and sizes");
+        assert_eq!(asked, 0, "{setting:?}: requests to the device for names and sizes");
 
         let sum = cri.output(&container, "sha256sum < /data/20").await;
-        assert!(sum.starts_with(&sha256(&content(1, 20, LEN))), "{version:?}");
+        assert!(sum.starts_with(&sha256(&content(1, 20, LEN))), "{setting:?}");
         assert!(bed.fuse_requests().await > before, "the counter counts");
         assert!(bed.metric(r#"spandrel_fills_total{cause="demand"}"#).await > 0);
         let fetched = bed.metric("spandrel_fetched_bytes_total").await - started;
         assert!(
             fetched > 0 && fetched < blob / 2,
-            "{version:?}: {fetched} of {blob} bytes for one file of forty"
+            "{setting:?}: {fetched} of {blob} bytes for one file of forty"
         );
         cri.stop(container).await;
     }
@@ -56,8 +55,8 @@ async fn an_indexed_image_starts_without_its_large_layer() {
 
 #[tokio::test]
 async fn a_mounted_image_gets_complete_and_needs_its_registry_no_more() {
-    for version in Version::ALL {
-        let Some(mut bed) = Bed::start(version) else { continue };
+    for setting in Setting::ALL {
+        let Some(mut bed) = Bed::start(setting) else { continue };
         let Some(image) = busybox([large_layer("data", 1, 40, LEN)]) else { return };
         let reference = bed.push_indexed(&image, "app");
         bed.daemon.stop();
@@ -73,14 +72,14 @@ async fn a_mounted_image_gets_complete_and_needs_its_registry_no_more() {
             if layers.iter().all(complete) {
                 break;
             }
-            assert!(begin.elapsed() < PATIENCE, "{version:?}: {layers:#?}");
+            assert!(begin.elapsed() < PATIENCE, "{setting:?}: {layers:#?}");
             tokio::time::sleep(STEP).await;
         }
-        assert!(bed.metric(r#"spandrel_fills_total{cause="background"}"#).await > 0, "{version:?}");
+        assert!(bed.metric(r#"spandrel_fills_total{cause="background"}"#).await > 0, "{setting:?}");
         bed.registry.stop();
         for file in [0, 17, 39] {
             let sum = cri.output(&container, &format!("sha256sum < /data/{file}")).await;
-            assert!(sum.starts_with(&sha256(&content(1, file, LEN))), "{version:?}: {file}");
+            assert!(sum.starts_with(&sha256(&content(1, file, LEN))), "{setting:?}: {file}");
         }
         cri.stop(container).await;
     }
@@ -88,8 +87,8 @@ async fn a_mounted_image_gets_complete_and_needs_its_registry_no_more() {
 
 #[tokio::test]
 async fn two_containers_and_two_images_share_what_they_have_in_common() {
-    for version in Version::ALL {
-        let Some(bed) = Bed::start(version) else { continue };
+    for setting in Setting::ALL {
+        let Some(bed) = Bed::start(setting) else { continue };
         let shared = large_layer("data", 1, 10, LEN);
         let Some(first) = busybox([shared.clone()]) else { return };
         let Some(second) = busybox([shared, large_layer("more", 2, 10, LEN)]) else { return };
@@ -102,7 +101,7 @@ async fn two_containers_and_two_images_share_what_they_have_in_common() {
         let sum = cri.output(&one, all).await;
         let fetched = bed.metric("spandrel_fetched_bytes_total").await;
         assert_eq!(cri.output(&two, all).await, sum);
-        assert_eq!(bed.metric("spandrel_fetched_bytes_total").await, fetched, "{version:?}: fetched twice");
+        assert_eq!(bed.metric("spandrel_fetched_bytes_total").await, fetched, "{setting:?}: fetched twice");
         cri.output(&one, "echo mine > /data/0; rm /data/1").await;
         assert_eq!(cri.output(&two, all).await, sum, "a container's changes are its own");
 
@@ -110,7 +109,7 @@ async fn two_containers_and_two_images_share_what_they_have_in_common() {
         cri.pull(&second).await.expect("pulled");
         let three = cri.start(&second).await.expect("started");
         // busybox (pause's layer too) and data before; more is new.
-        assert_eq!((layers, bed.layers().await.len()), (2, 3), "{version:?}");
+        assert_eq!((layers, bed.layers().await.len()), (2, 3), "{setting:?}");
         assert_eq!(cri.output(&three, all).await, sum);
         for container in [one, two, three] {
             cri.stop(container).await;

@@ -1,5 +1,6 @@
 //! The whole path for real: a registry, an index made by `spandrel create`, containerd 1.6 and 2.1 with the daemon as their
-//! snapshotter, and pods through CRI. `bed` sets it up, `cri` does what a kubelet does, the others are the cases.
+//! snapshotter, which mounts layers by EROFS and from the FUSE tree, and pods through CRI. `bed` sets it up, `cri` does what a kubelet
+//! does, the others are the cases.
 
 mod bed;
 mod busy;

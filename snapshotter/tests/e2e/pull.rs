@@ -6,9 +6,8 @@ use std::time::Duration;
 use serde_json::Value;
 use spandrel_fixtures::image::{Image, ImageBuilder, Index, busybox, busybox_layer};
 use spandrel_fixtures::layer::{Entry, Layer, TarBuilder};
-use spandrel_fixtures::peers::Version;
 
-use super::bed::{Bed, SNAPSHOTTER, content, large_layer, sha256};
+use super::bed::{Bed, SNAPSHOTTER, Setting, content, large_layer, sha256};
 
 const LEN: usize = 200_000;
 
@@ -49,8 +48,8 @@ fn blob_len(image: &Image, layer: usize) -> u64 {
 
 #[tokio::test]
 async fn images_are_lazy_where_they_can_be_and_shared_and_removed() {
-    for version in Version::ALL {
-        let Some(bed) = Bed::start(version) else { continue };
+    for setting in Setting::ALL {
+        let Some(bed) = Bed::start(setting) else { continue };
         let data = large_layer("data", 1, 40, LEN);
         let Some(first) = busybox([data.clone()]) else { return };
         let Some(second) = busybox([data, large_layer("more", 2, 10, LEN)]) else { return };
@@ -58,7 +57,7 @@ async fn images_are_lazy_where_they_can_be_and_shared_and_removed() {
         let fetched = async || bed.metric("spandrel_fetched_bytes_total").await;
 
         let said = pulled(&bed, &[&indexed]);
-        assert_eq!(how(&said), ["remote", "remote"], "{version:?}");
+        assert_eq!(how(&said), ["remote", "remote"], "{setting:?}");
         assert_eq!(said["name"], indexed.as_str());
         assert_eq!(said["manifest"], first.digest());
         assert_eq!(said["digest"], first.digest());
@@ -66,25 +65,25 @@ async fn images_are_lazy_where_they_can_be_and_shared_and_removed() {
         assert_eq!(said["chain_id"], first.chain_ids()[1]);
         assert_eq!(said["layers"][1]["digest"], first.layers[1].digest);
         assert_eq!(said["layers"][1]["size"], blob_len(&first, 1));
-        assert!(fetched().await < blob_len(&first, 1) / 4, "{version:?}: pulled in full");
+        assert!(fetched().await < blob_len(&first, 1) / 4, "{setting:?}: pulled in full");
         let sum = sum_in(&bed, SNAPSHOTTER, &indexed, "data", 20);
-        assert!(sum.starts_with(&sha256(&content(1, 20, LEN))), "{version:?}");
+        assert!(sum.starts_with(&sha256(&content(1, 20, LEN))), "{setting:?}");
         let after_first = fetched().await;
         let limit = blob_len(&first, 1) / 2 + blob_len(&first, 0);
-        assert!(after_first < limit, "{version:?}: {after_first} bytes for one file of forty");
+        assert!(after_first < limit, "{setting:?}: {after_first} bytes for one file of forty");
 
         // The same once more.
-        assert_eq!(how(&pulled(&bed, &[&indexed])), ["exists", "exists"], "{version:?}");
-        assert_eq!(fetched().await, after_first, "{version:?}");
+        assert_eq!(how(&pulled(&bed, &[&indexed])), ["exists", "exists"], "{setting:?}");
+        assert_eq!(fetched().await, after_first, "{setting:?}");
 
         // No index: what it shares is there, the rest is filled before the pull ends.
         let plain = bed.push(&second, "second");
-        assert_eq!(how(&pulled(&bed, &[&plain])), ["exists", "exists", "remote"], "{version:?}");
+        assert_eq!(how(&pulled(&bed, &[&plain])), ["exists", "exists", "remote"], "{setting:?}");
         let more = fetched().await - after_first;
-        assert!(more >= blob_len(&second, 2), "{version:?}: {more} bytes of {}", blob_len(&second, 2));
+        assert!(more >= blob_len(&second, 2), "{setting:?}: {more} bytes of {}", blob_len(&second, 2));
         let sum = sum_in(&bed, SNAPSHOTTER, &plain, "more", 9);
-        assert!(sum.starts_with(&sha256(&content(2, 9, LEN))), "{version:?}");
-        assert_eq!(bed.layers().await.len(), 3, "{version:?}");
+        assert!(sum.starts_with(&sha256(&content(2, 9, LEN))), "{setting:?}");
+        assert_eq!(bed.layers().await.len(), 3, "{setting:?}");
 
         removed(&bed, &[&indexed, &plain]).await;
     }
@@ -119,26 +118,26 @@ async fn removed(bed: &Bed, references: &[&str]) {
 
 #[tokio::test]
 async fn containerds_own_snapshotter_gets_an_ordinary_pull() {
-    for version in Version::ALL {
-        let Some(bed) = Bed::start(version) else { continue };
+    for setting in Setting::ALL {
+        let Some(bed) = Bed::start(setting) else { continue };
         let Some(image) = busybox([large_layer("data", 1, 10, LEN)]) else { return };
         let reference = bed.push_indexed(&image, "app");
         let said = pulled(&bed, &["--snapshotter", "overlayfs", &reference]);
-        assert_eq!(how(&said), ["unpacked", "unpacked"], "{version:?}");
+        assert_eq!(how(&said), ["unpacked", "unpacked"], "{setting:?}");
         let sum = sum_in(&bed, "overlayfs", &reference, "data", 7);
-        assert!(sum.starts_with(&sha256(&content(1, 7, LEN))), "{version:?}");
-        assert!(bed.layers().await.is_empty(), "{version:?}: the daemon had nothing to do with it");
+        assert!(sum.starts_with(&sha256(&content(1, 7, LEN))), "{setting:?}");
+        assert!(bed.layers().await.is_empty(), "{setting:?}: the daemon had nothing to do with it");
         // The image is there; that its layers aren't on the other snapshotter is no obstacle.
-        assert_eq!(how(&pulled(&bed, &[&reference])), ["remote", "remote"], "{version:?}");
+        assert_eq!(how(&pulled(&bed, &[&reference])), ["remote", "remote"], "{setting:?}");
         let sum = sum_in(&bed, SNAPSHOTTER, &reference, "data", 7);
-        assert!(sum.starts_with(&sha256(&content(1, 7, LEN))), "{version:?}");
+        assert!(sum.starts_with(&sha256(&content(1, 7, LEN))), "{setting:?}");
     }
 }
 
 #[tokio::test]
 async fn of_an_image_for_several_platforms_ours_is_pulled() {
-    for version in Version::ALL {
-        let Some(bed) = Bed::start(version) else { continue };
+    for setting in Setting::ALL {
+        let Some(bed) = Bed::start(setting) else { continue };
         let Some(ours) = busybox([large_layer("data", 1, 10, LEN)]) else { return };
         let Some(base) = busybox_layer() else { return };
         let foreign = TarBuilder::new().with(Entry::file("foreign", "foreign")).finish();
@@ -149,33 +148,33 @@ async fn of_an_image_for_several_platforms_ours_is_pulled() {
         let reference = format!("{}/several:1", bed.registry.host());
         bed.create_index(&reference);
         let said = pulled(&bed, &[&reference]);
-        assert_eq!(said["digest"], index.digest(), "{version:?}");
-        assert_eq!(said["manifest"], ours.digest(), "{version:?}");
-        assert_eq!(how(&said), ["remote", "remote"], "{version:?}");
+        assert_eq!(said["digest"], index.digest(), "{setting:?}");
+        assert_eq!(said["manifest"], ours.digest(), "{setting:?}");
+        assert_eq!(how(&said), ["remote", "remote"], "{setting:?}");
         let layers = bed.layers().await;
         let data = layers.iter().find(|layer| layer["digest"] == ours.layers[1].digest);
-        assert_eq!(data.expect("the layer")["stage"], "indexed", "{version:?}");
+        assert_eq!(data.expect("the layer")["stage"], "indexed", "{setting:?}");
         let sum = sum_in(&bed, SNAPSHOTTER, &reference, "data", 3);
-        assert!(sum.starts_with(&sha256(&content(1, 3, LEN))), "{version:?}");
+        assert!(sum.starts_with(&sha256(&content(1, 3, LEN))), "{setting:?}");
         removed(&bed, &[&reference]).await;
     }
 }
 
 #[tokio::test]
 async fn what_is_gone_is_named_with_what_to_do() {
-    for version in Version::ALL {
-        let Some(mut bed) = Bed::start(version) else { continue };
+    for setting in Setting::ALL {
+        let Some(mut bed) = Bed::start(setting) else { continue };
         let Some(image) = busybox([large_layer("data", 1, 10, LEN)]) else { return };
         let reference = bed.push(&image, "app");
 
         let said = refused(&bed, &[&format!("{}/nothing:1", bed.registry.host())]);
-        assert!(said.contains("/nothing") && said.contains("Check the name"), "{version:?}: {said}");
+        assert!(said.contains("/nothing") && said.contains("Check the name"), "{setting:?}: {said}");
         let said = refused(&bed, &["--snapshotter", "nobody", &reference]);
-        assert!(said.contains("nobody") && said.contains("docs/containerd.md"), "{version:?}: {said}");
+        assert!(said.contains("nobody") && said.contains("docs/containerd.md"), "{setting:?}: {said}");
 
         bed.daemon.stop();
         let said = refused(&bed, &[&reference]);
-        assert!(said.contains("is the snapshotter's daemon running?"), "{version:?}: {said}");
+        assert!(said.contains("is the snapshotter's daemon running?"), "{setting:?}: {said}");
         // It is back, and so is the pull, as soon as containerd has tried again.
         bed.daemon = bed.place.start();
         let again = async {
@@ -185,13 +184,13 @@ async fn what_is_gone_is_named_with_what_to_do() {
         };
         tokio::time::timeout(PATIENCE, again).await.expect("the pull works again");
         let sum = sum_in(&bed, SNAPSHOTTER, &reference, "data", 3);
-        assert!(sum.starts_with(&sha256(&content(1, 3, LEN))), "{version:?}");
+        assert!(sum.starts_with(&sha256(&content(1, 3, LEN))), "{setting:?}");
 
         bed.containerd.stop();
         let said = refused(&bed, &[&reference]);
         let socket = bed.containerd.socket();
-        assert!(said.contains(socket.to_str().expect("UTF-8")), "{version:?}: {said}");
-        assert!(said.contains("is containerd running, and is --address its socket?"), "{version:?}: {said}");
+        assert!(said.contains(socket.to_str().expect("UTF-8")), "{setting:?}: {said}");
+        assert!(said.contains("is containerd running, and is --address its socket?"), "{setting:?}: {said}");
         bed.containerd.restart();
     }
 }

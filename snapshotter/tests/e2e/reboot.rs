@@ -8,9 +8,8 @@ use rustix::mount::{UnmountFlags, unmount};
 use spandrel_fixtures::cri::{Container, Cri};
 use spandrel_fixtures::image::busybox;
 use spandrel_fixtures::layer::{Entry, Layer, TarBuilder};
-use spandrel_fixtures::peers::Version;
 
-use super::bed::{Bed, content, large_layer, sha256};
+use super::bed::{Bed, Setting, content, large_layer, sha256};
 
 const LEN: usize = 200_000;
 
@@ -56,8 +55,8 @@ impl Bed {
 
 #[tokio::test]
 async fn after_a_reboot_without_network_pods_read_what_was_filled() {
-    for version in Version::ALL {
-        let Some(mut bed) = Bed::start(version) else { continue };
+    for setting in Setting::ALL {
+        let Some(mut bed) = Bed::start(setting) else { continue };
         let small = TarBuilder::new().with(Entry::file("small", "small")).finish();
         let Some(lazy) = busybox([large_layer("data", 1, 30, LEN), Layer::gzip(&small)]) else { return };
         let Some(eager) = busybox([large_layer("more", 2, 10, LEN)]) else { return };
@@ -79,18 +78,18 @@ async fn after_a_reboot_without_network_pods_read_what_was_filled() {
             let (mut cri, container) = start(&bed, &lazy).await;
             let pod = begin.elapsed();
             eprintln!(
-                "{version:?}: reboot {round}: the daemon starts within {daemon:?}, the first pod {pod:?}"
+                "{setting:?}: reboot {round}: the daemon starts within {daemon:?}, the first pod {pod:?}"
             );
             let sum = cri.output(&container, "cat /small; sha256sum < /data/1").await;
-            assert_eq!(sum.trim_end(), format!("small{}  -", sha256(&content(1, 1, LEN))), "{version:?}");
+            assert_eq!(sum.trim_end(), format!("small{}  -", sha256(&content(1, 1, LEN))), "{setting:?}");
             let listed = cri.output(&container, "find /data -type f | wc -l").await;
-            assert_eq!(listed, "30\n", "{version:?}");
+            assert_eq!(listed, "30\n", "{setting:?}");
             let ran = cri.exec(&container, "cat /data/25 > /dev/null").await;
-            assert_ne!(ran.code, 0, "{version:?}: nobody has these bytes");
+            assert_ne!(ran.code, 0, "{setting:?}: nobody has these bytes");
             let other = cri.start(&eager).await.expect("started");
             // Nobody ever read it; a complete layer needs nobody.
             let sum = cri.output(&other, "sha256sum < /more/9").await;
-            assert!(sum.starts_with(&sha256(&content(2, 9, LEN))), "{version:?}");
+            assert!(sum.starts_with(&sha256(&content(2, 9, LEN))), "{setting:?}");
             for container in [container, other] {
                 cri.stop(container).await;
             }
@@ -105,10 +104,10 @@ async fn after_a_reboot_without_network_pods_read_what_was_filled() {
             if ran.code == 0 {
                 break ran.out;
             }
-            assert!(begin.elapsed() < PATIENCE, "{version:?}: {ran:?}\n{}", bed.daemon.tail());
+            assert!(begin.elapsed() < PATIENCE, "{setting:?}: {ran:?}\n{}", bed.daemon.tail());
         };
-        eprintln!("{version:?}: the rest is read {:?} after the first try", begin.elapsed());
-        assert!(sum.starts_with(&sha256(&content(1, 25, LEN))), "{version:?}");
+        eprintln!("{setting:?}: the rest is read {:?} after the first try", begin.elapsed());
+        assert!(sum.starts_with(&sha256(&content(1, 25, LEN))), "{setting:?}");
         cri.stop(container).await;
     }
 }
@@ -123,8 +122,8 @@ async fn start(bed: &Bed, reference: &str) -> (Cri, Container) {
 
 #[tokio::test]
 async fn killed_between_pull_and_start_without_registry() {
-    for version in Version::ALL {
-        let Some(mut bed) = Bed::start(version) else { continue };
+    for setting in Setting::ALL {
+        let Some(mut bed) = Bed::start(setting) else { continue };
         let small = TarBuilder::new().with(Entry::file("small", "small")).finish();
         let layers = [large_layer("data", 1, 10, LEN), Layer::gzip(&small)];
         let Some(image) = busybox(layers) else { return };
@@ -147,12 +146,12 @@ async fn killed_between_pull_and_start_without_registry() {
             }
             let (mut cri, container) = start(&bed, &reference).await;
             let sum = cri.output(&container, "cat /small; cat /data/* | sha256sum").await;
-            assert_eq!(last.get_or_insert(sum.clone()), &sum, "{version:?} {how}");
-            assert!(sum.starts_with("small"), "{version:?} {how}");
+            assert_eq!(last.get_or_insert(sum.clone()), &sum, "{setting:?} {how}");
+            assert!(sum.starts_with("small"), "{setting:?} {how}");
             let sum = cri.output(&container, "sha256sum < /data/9").await;
-            assert!(sum.starts_with(&sha256(&content(1, 9, LEN))), "{version:?} {how}");
+            assert!(sum.starts_with(&sha256(&content(1, 9, LEN))), "{setting:?} {how}");
             cri.stop(container).await;
         }
-        assert_eq!(bed.metric("spandrel_fetched_bytes_total").await, 0, "{version:?}");
+        assert_eq!(bed.metric("spandrel_fetched_bytes_total").await, 0, "{setting:?}");
     }
 }

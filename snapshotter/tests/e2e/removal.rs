@@ -3,17 +3,16 @@
 use std::time::Duration;
 
 use spandrel_fixtures::image::busybox;
-use spandrel_fixtures::peers::Version;
 
-use super::bed::{Bed, SNAPSHOTTER, large_layer};
+use super::bed::{Bed, SNAPSHOTTER, Setting, large_layer};
 
 /// Longest that containerd's garbage collector and our removals after it may take.
 const GONE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn neither_mount_nor_record_nor_stream_is_left() {
-    for version in Version::ALL {
-        let Some(bed) = Bed::start(version) else { continue };
+    for setting in Setting::ALL {
+        let Some(bed) = Bed::start(setting) else { continue };
         let Some(image) = busybox([large_layer("data", 1, 10, 200_000)]) else { return };
         let reference = bed.push_indexed(&image, "app");
         let mut cri = bed.cri().await;
@@ -43,7 +42,7 @@ async fn neither_mount_nor_record_nor_stream_is_left() {
         };
         if tokio::time::timeout(GONE, wait).await.is_err() {
             panic!(
-                "{version:?}: left are {}\nmounts {:?}\nsnapshots {:?}\nlayers {:?}",
+                "{setting:?}: left are {}\nmounts {:?}\nsnapshots {:?}\nlayers {:?}",
                 list(),
                 bed.layer_mounts(),
                 bed.entries("snapshots"),

@@ -2,14 +2,13 @@
 
 use rustix::process::Signal;
 use spandrel_fixtures::image::busybox;
-use spandrel_fixtures::peers::Version;
 
-use super::bed::{Bed, content, large_layer, sha256};
+use super::bed::{Bed, Setting, content, large_layer, sha256};
 
 #[tokio::test]
 async fn an_image_pulled_before_a_restart_runs_after_it() {
-    for version in Version::ALL {
-        let Some(mut bed) = Bed::start(version) else { continue };
+    for setting in Setting::ALL {
+        let Some(mut bed) = Bed::start(setting) else { continue };
         let Some(image) = busybox([large_layer("data", 1, 10, 200_000)]) else { return };
         let reference = bed.push_indexed(&image, "app");
         let mut cri = bed.cri().await;
@@ -22,19 +21,18 @@ async fn an_image_pulled_before_a_restart_runs_after_it() {
             }
             bed.daemon.wait(std::time::Duration::from_secs(30)).expect("it ends");
             if how == "after a reboot" {
-                let root = bed.place.root();
                 for point in bed.layer_mounts().iter().rev() {
                     rustix::mount::unmount(point, rustix::mount::UnmountFlags::DETACH).expect("unmounted");
                 }
-                rustix::mount::unmount(root.join("device"), rustix::mount::UnmountFlags::DETACH)
+                rustix::mount::unmount(bed.place.fuse_dir(), rustix::mount::UnmountFlags::DETACH)
                     .expect("unmounted");
             }
             bed.daemon = bed.place.start();
             let container = cri.start(&reference).await.unwrap_or_else(|error| {
-                panic!("{version:?} {how}: {error}\n{}", bed.daemon.tail());
+                panic!("{setting:?} {how}: {error}\n{}", bed.daemon.tail());
             });
             let sum = cri.output(&container, "sha256sum < /data/3").await;
-            assert!(sum.starts_with(&want), "{version:?} {how}");
+            assert!(sum.starts_with(&want), "{setting:?} {how}");
             cri.stop(container).await;
         }
     }
@@ -42,8 +40,8 @@ async fn an_image_pulled_before_a_restart_runs_after_it() {
 
 #[tokio::test]
 async fn what_is_local_needs_no_registry_after_a_restart() {
-    for version in Version::ALL {
-        let Some(mut bed) = Bed::start(version) else { continue };
+    for setting in Setting::ALL {
+        let Some(mut bed) = Bed::start(setting) else { continue };
         let Some(image) = busybox([large_layer("data", 1, 10, 200_000)]) else { return };
         let reference = bed.push_indexed(&image, "app");
         let mut cri = bed.cri().await;
@@ -55,9 +53,9 @@ async fn what_is_local_needs_no_registry_after_a_restart() {
         bed.registry.stop();
         bed.restart_daemon();
         let container = cri.start(&reference).await.unwrap_or_else(|error| {
-            panic!("{version:?}: {error}\n{}", bed.daemon.tail());
+            panic!("{setting:?}: {error}\n{}", bed.daemon.tail());
         });
-        assert_eq!(cri.output(&container, all).await, sum, "{version:?}");
+        assert_eq!(cri.output(&container, all).await, sum, "{setting:?}");
         cri.stop(container).await;
     }
 }

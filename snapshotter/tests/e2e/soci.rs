@@ -4,7 +4,7 @@
 use spandrel_fixtures::image::busybox;
 use spandrel_fixtures::peers::{Containerd, DockerRegistry, Options, Soci, Version};
 
-use super::bed::{Bed, MIN_LAYER_SIZE, content, large_layer, sha256};
+use super::bed::{Bed, MIN_LAYER_SIZE, Setting, content, large_layer, sha256};
 
 const LEN: usize = 200_000;
 
@@ -13,7 +13,7 @@ const SPAN: &str = "262144";
 
 #[tokio::test]
 async fn a_pod_is_lazy_by_an_index_that_soci_made() {
-    for version in Version::ALL {
+    for setting in Setting::ALL {
         let tls = Options { tls: true, ..Options::default() };
         let Some(registry) = DockerRegistry::start(tls) else { return };
         let Some(soci) = Soci::start(registry.ca_pem().expect("it has TLS")) else { return };
@@ -37,31 +37,31 @@ async fn a_pod_is_lazy_by_an_index_that_soci_made() {
             line.and_then(|line| line.split_whitespace().next()).expect("the layer's zTOC").to_owned()
         };
 
-        let Some(bed) = Bed::start_with(version, registry) else { continue };
+        let Some(bed) = Bed::start_with(setting, registry) else { continue };
         let reference = format!("{}/theirs:1", bed.registry.host());
         let mut cri = bed.cri().await;
         cri.pull(&reference).await.unwrap_or_else(|error| panic!("{error}\n{}", bed.daemon.tail()));
         let layers = bed.layers().await;
         let layer = layers.iter().find(|layer| layer["digest"] == image.layers[1].digest);
-        let layer = layer.unwrap_or_else(|| panic!("{version:?}: not among {layers:?}"));
-        assert_eq!(layer["stage"], "indexed", "{version:?}: {}", bed.daemon.tail());
-        assert_eq!(layer["ztoc"], ztoc.as_str(), "{version:?}");
+        let layer = layer.unwrap_or_else(|| panic!("{setting:?}: not among {layers:?}"));
+        assert_eq!(layer["stage"], "indexed", "{setting:?}: {}", bed.daemon.tail());
+        assert_eq!(layer["ztoc"], ztoc.as_str(), "{setting:?}");
 
         let container = cri.start(&reference).await.expect("started");
         let (blob, base) = (image.layers[1].blob.len() as u64, image.layers[0].blob.len() as u64);
         let started = bed.metric("spandrel_fetched_bytes_total").await;
-        assert!(started < blob / 4 + 2 * base, "{version:?}: {started} of {blob} bytes");
+        assert!(started < blob / 4 + 2 * base, "{setting:?}: {started} of {blob} bytes");
         let before = bed.fuse_requests().await;
         let found = cri.output(&container, "find /data -type f | wc -l").await;
-        assert_eq!((found.as_str(), bed.fuse_requests().await <= before + 1), ("40\n", true), "{version:?}");
+        assert_eq!((found.as_str(), bed.fuse_requests().await <= before + 1), ("40\n", true), "{setting:?}");
         for number in [20, 39] {
             let sum = cri.output(&container, &format!("sha256sum < /data/{number}")).await;
-            assert!(sum.starts_with(&sha256(&content(1, number, LEN))), "{version:?} {number}");
+            assert!(sum.starts_with(&sha256(&content(1, number, LEN))), "{setting:?} {number}");
         }
         let fetched = bed.metric("spandrel_fetched_bytes_total").await - started;
-        assert!(fetched > 0 && fetched < blob / 2, "{version:?}: {fetched} of {blob} bytes for two files");
+        assert!(fetched > 0 && fetched < blob / 2, "{setting:?}: {fetched} of {blob} bytes for two files");
         let all = cri.output(&container, "cat /data/* | wc -c").await;
-        assert_eq!(all.trim(), (40 * LEN).to_string(), "{version:?}");
+        assert_eq!(all.trim(), (40 * LEN).to_string(), "{setting:?}");
         cri.stop(container).await;
     }
 }

@@ -5,15 +5,15 @@ use std::process::Command;
 use spandrel_fixtures::image::busybox;
 use spandrel_fixtures::peers::{Containerd, Version};
 
-use super::bed::{Bed, MIN_LAYER_SIZE, SNAPSHOTTER, content, large_layer, sha256};
+use super::bed::{Bed, MIN_LAYER_SIZE, SNAPSHOTTER, Setting, content, large_layer, sha256};
 use super::daemon::get;
 
 const LEN: usize = 200_000;
 
 #[tokio::test]
 async fn an_image_pulled_by_the_tool_is_lazy_and_runs() {
-    for version in Version::ALL {
-        let Some(bed) = Bed::start(version) else { continue };
+    for setting in Setting::ALL {
+        let Some(bed) = Bed::start(setting) else { continue };
         let Some(image) = busybox([large_layer("data", 1, 40, LEN)]) else { return };
         let reference = bed.push_indexed(&image, "app");
         let output = Command::new(&bed.spandrel)
@@ -22,11 +22,11 @@ async fn an_image_pulled_by_the_tool_is_lazy_and_runs() {
             .args(["pull", "--snapshotter", SNAPSHOTTER, &reference])
             .output()
             .expect("spandrel runs");
-        assert!(output.status.success(), "{version:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{setting:?}: {}", String::from_utf8_lossy(&output.stderr));
         let content_list = bed.containerd.ctr(&["content", "ls", "-q"]).expect("a list");
         assert!(
             !content_list.contains(&image.layers[1].digest),
-            "{version:?}: the layer's blob was downloaded"
+            "{setting:?}: the layer's blob was downloaded"
         );
         let id = Containerd::unique_id("pulled");
         let script = "sha256sum < /data/20";
@@ -41,9 +41,9 @@ async fn an_image_pulled_by_the_tool_is_lazy_and_runs() {
             "-c",
             script,
         ]);
-        assert!(ran.expect("it runs").starts_with(&sha256(&content(1, 20, LEN))), "{version:?}");
+        assert!(ran.expect("it runs").starts_with(&sha256(&content(1, 20, LEN))), "{setting:?}");
         let fetched = bed.metric("spandrel_fetched_bytes_total").await;
-        assert!(fetched < image.layers[1].blob.len() as u64, "{version:?}: {fetched} bytes");
+        assert!(fetched < image.layers[1].blob.len() as u64, "{setting:?}: {fetched} bytes");
     }
 }
 
@@ -74,22 +74,28 @@ async fn an_indexed_image_is_mounted_without_containerd_and_lazily() {
     let dir = bed.place.dir.path();
     let (target, folder, config) = (dir.join("image"), dir.join("mounts"), dir.join("mount.toml"));
     std::fs::create_dir(&target).expect("a directory");
-    std::fs::write(&config, "[index]\nmin_layer_size = \"64KiB\"\n").expect("written");
-    let run = |words: &[&str]| {
-        let output =
-            Command::new(&bed.spandrel).args(words).arg(&target).arg("--folder").arg(&folder).output();
-        let output = output.expect("spandrel runs");
-        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
-    };
-    run(&["mount", "--config", config.to_str().expect("UTF-8"), &reference]);
-    assert_eq!(sha256(&std::fs::read(target.join("data/20")).expect("read")), sha256(&content(1, 20, LEN)));
-    let state = std::fs::read_dir(&folder).expect("a folder").next().expect("one").expect("one").path();
-    let (_, metrics) = get(&state.join("admin.sock"), "/metrics").await;
-    let fetched = metrics.lines().find_map(|line| line.strip_prefix("spandrel_fetched_bytes_total "));
-    let fetched: usize = fetched.expect("counted").parse().expect("a number");
-    let all: usize = image.layers.iter().map(|layer| layer.blob.len()).sum();
-    assert!(fetched > 0 && fetched < all / 2, "{fetched} of {all} bytes");
-    run(&["unmount"]);
-    assert!(std::fs::read_dir(&target).expect("a directory").next().is_none());
-    assert_eq!(std::fs::read_dir(&folder).expect("a folder").count(), 0);
+    for filesystem in ["erofs", "fuse"] {
+        let text = format!("filesystem = {filesystem:?}\n[index]\nmin_layer_size = \"64KiB\"\n");
+        std::fs::write(&config, text).expect("written");
+        let run = |words: &[&str]| {
+            let output =
+                Command::new(&bed.spandrel).args(words).arg(&target).arg("--folder").arg(&folder).output();
+            let output = output.expect("spandrel runs");
+            assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        };
+        run(&["mount", "--config", config.to_str().expect("UTF-8"), &reference]);
+        assert_eq!(
+            sha256(&std::fs::read(target.join("data/20")).expect("read")),
+            sha256(&content(1, 20, LEN))
+        );
+        let state = std::fs::read_dir(&folder).expect("a folder").next().expect("one").expect("one").path();
+        let (_, metrics) = get(&state.join("admin.sock"), "/metrics").await;
+        let fetched = metrics.lines().find_map(|line| line.strip_prefix("spandrel_fetched_bytes_total "));
+        let fetched: usize = fetched.expect("counted").parse().expect("a number");
+        let all: usize = image.layers.iter().map(|layer| layer.blob.len()).sum();
+        assert!(fetched > 0 && fetched < all / 2, "{fetched} of {all} bytes");
+        run(&["unmount"]);
+        assert!(std::fs::read_dir(&target).expect("a directory").next().is_none());
+        assert_eq!(std::fs::read_dir(&folder).expect("a folder").count(), 0);
+    }
 }

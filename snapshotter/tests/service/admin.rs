@@ -1,4 +1,4 @@
-//! `/metrics`, `/healthz` and `/layers` of a running daemon.
+//! `/metrics`, `/healthz`, `/layers` and `/filesystem` of a running daemon.
 
 use super::daemon::{Place, get};
 use spandrel_proto::containerd::services::snapshots::v1 as api;
@@ -17,6 +17,26 @@ async fn operators_see_what_it_does() {
     let line = r#"spandrel_snapshot_operations_total{operation="Cleanup",code="OK"} 1"#;
     assert!(metrics.lines().any(|have| have == line), "{metrics}");
     assert!(metrics.ends_with("# EOF\n"), "{metrics}");
+}
+
+#[tokio::test]
+async fn operators_see_as_what_layers_are_mounted_and_why() {
+    let Some(mut place) = Place::new() else { return };
+    for (configured, want, reason, why) in [
+        (None, "erofs", "probe", "the kernel mounts layer tables"),
+        (Some("erofs"), "erofs", "probe", "the kernel mounts layer tables"),
+        (Some("fuse"), "fuse", "configured", "the configuration asks for it"),
+    ] {
+        place.filesystem = configured;
+        let _daemon = place.start();
+        let (status, text) = get(&place.admin_socket(), "/filesystem").await;
+        let said: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        assert_eq!((status, said["filesystem"].as_str(), said["why"].as_str()), (200, Some(want), Some(why)));
+        assert_eq!(said["configured"], configured.unwrap_or("auto"));
+        let (_, metrics) = get(&place.admin_socket(), "/metrics").await;
+        let line = format!(r#"spandrel_filesystem{{filesystem="{want}",reason="{reason}"}} 1"#);
+        assert!(metrics.lines().any(|have| have == line), "{line}: {metrics}");
+    }
 }
 
 #[tokio::test]

@@ -129,14 +129,17 @@ fn json_logs_are_json() {
 
 #[test]
 fn what_a_killed_daemon_left_mounted_is_taken_away() {
-    let Some(place) = Place::new() else { return };
-    let mut daemon = place.start();
-    daemon.kill();
+    let Some(mut place) = Place::new() else { return };
     let table = || std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
     let root = place.root();
     let mounts = || table().lines().filter(|line| line.contains(root.to_str().expect("UTF-8"))).count();
-    assert_eq!(mounts(), 1, "the device of the dead one");
-    let _daemon = place.start();
-    assert_eq!(mounts(), 1, "the device of the living one");
-    assert!(std::fs::read_dir(root.join("device")).is_ok(), "which answers");
+    // Also when the next one has another file system.
+    for filesystem in ["erofs", "fuse", "fuse", "erofs"] {
+        place.filesystem = Some(filesystem);
+        let mut daemon = place.start();
+        assert_eq!(mounts(), 1, "what the living one has");
+        assert!(std::fs::read_dir(place.fuse_dir()).is_ok(), "{filesystem}: which answers");
+        daemon.kill();
+        assert_eq!(mounts(), 1, "what the dead one had");
+    }
 }

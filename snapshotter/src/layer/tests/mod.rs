@@ -22,10 +22,12 @@ use crate::cache::Share;
 use crate::device::{Device, DeviceOptions};
 use crate::fetch::testing::{Blob, TestLayer};
 use crate::fetch::{Background, BlobSource};
+use crate::filesystem::FileSystem;
 use crate::image::testing::{GZIP, Listed, MemoryImage};
 use crate::image::{ImageOptions, ImageSources, Images};
 use crate::metrics::Metrics;
 use crate::mounter::{Helper, Mounter};
+use crate::tree::{Tree, TreeOptions};
 
 /// Argument by which the mount helper of a test knows itself.
 const HELPER_MARK: &str = "no-test-has-this-name";
@@ -54,10 +56,17 @@ pub(crate) fn disk() -> Option<TempDir> {
 
 type Blobs = Arc<Mutex<BTreeMap<String, Arc<Blob>>>>;
 
+/// By what layers are mounted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum By {
+    Erofs,
+    Fuse,
+}
+
 /// A node with everything but a network.
 pub(crate) struct Bench {
     pub store: Arc<LayerStore>,
-    pub device: Arc<Device>,
+    pub filesystem: FileSystem,
     pub metrics: Arc<Metrics>,
     /// Blobs by digest.
     pub blobs: Blobs,
@@ -77,9 +86,27 @@ impl Bench {
         blobs: &Blobs,
         change: impl FnOnce(&mut StoreOptions),
     ) -> Self {
+        Self::by(By::Erofs, dir, image, blobs, change)
+    }
+
+    pub(crate) fn by(
+        by: By,
+        dir: &Path,
+        image: Arc<MemoryImage>,
+        blobs: &Blobs,
+        change: impl FnOnce(&mut StoreOptions),
+    ) -> Self {
         let metrics = Metrics::new();
-        let device_options = DeviceOptions { dir: dir.join("device"), threads: 2 };
-        let device = Arc::new(Device::mount(&device_options, Arc::clone(&metrics)).expect("FUSE mounts"));
+        let filesystem: FileSystem = match by {
+            By::Erofs => {
+                let options = DeviceOptions { dir: dir.join("device"), threads: 2 };
+                Arc::new(Device::mount(&options, Arc::clone(&metrics)).expect("FUSE mounts")).into()
+            }
+            By::Fuse => {
+                let options = TreeOptions { dir: dir.join("tree"), threads: 2 };
+                Arc::new(Tree::mount(&options, Arc::clone(&metrics)).expect("FUSE mounts")).into()
+            }
+        };
         let mut options = StoreOptions::new(dir);
         options.min_layer_size = 1000;
         options.close_patience = Duration::from_secs(10);
@@ -104,10 +131,18 @@ impl Bench {
         };
         let images = Images::new(images, None, image_options, Arc::clone(&metrics));
         let mounter = Arc::new(Mounter::new(helper()));
-        let node = Node::new(options, Arc::clone(&device), mounter, Arc::clone(&metrics), sources);
+        let node = Node::new(options, filesystem.clone(), mounter, Arc::clone(&metrics), sources);
         let store = LayerStore::with(node, images).expect("opens");
         let root = dir.to_path_buf();
-        Self { store, device, metrics, blobs: Arc::clone(blobs), root, targets: Mutex::default() }
+        Self { store, filesystem, metrics, blobs: Arc::clone(blobs), root, targets: Mutex::default() }
+    }
+
+    /// The device, where layers are mounted by EROFS.
+    pub(crate) fn device(&self) -> &Device {
+        match &self.filesystem {
+            FileSystem::Erofs(device) => device,
+            FileSystem::Fuse(_) => panic!("this test is about EROFS"),
+        }
     }
 
     /// Takes up the layer at `position` of `image`.
@@ -172,7 +207,7 @@ impl Drop for Bench {
         for target in self.targets.lock().expect("not poisoned").iter() {
             while rustix::mount::unmount(target, rustix::mount::UnmountFlags::DETACH).is_ok() {}
         }
-        self.device.unmount();
+        self.filesystem.unmount();
     }
 }
 
