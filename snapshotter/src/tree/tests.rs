@@ -127,7 +127,7 @@ impl Bench {
         let table = self.target.with_file_name("table");
         fs::write(&table, spandrel_erofs::write(&Layer, &options).expect("a table")).expect("written");
         let backing = Arc::clone(&self.held) as Arc<dyn Backing>;
-        let source = self.tree.add(&self.target, &table, stream_len, backing).await.expect("added");
+        let source = self.tree.add("layer", &self.target, &table, stream_len, backing).await.expect("added");
         let target = self.target.clone();
         apart(move || mount_bind(&source, &target).expect("mounted")).await;
     }
@@ -296,10 +296,10 @@ async fn a_damaged_table_is_refused_and_a_damaged_inode_is_an_io_error() {
     let damaged = bench.target.with_file_name("damaged");
     fs::write(&damaged, &whole[..whole.len() - 4096]).expect("written");
     let backing = Arc::clone(&bench.held) as Arc<dyn Backing>;
-    let error = bench.tree.add(&other, &damaged, STUCK, backing).await.expect_err("is cut");
+    let error = bench.tree.add("damaged", &other, &damaged, STUCK, backing).await.expect_err("is cut");
     assert!(matches!(&error, Error::Corrupt(what) if what.contains("damaged")), "{error}");
     let backing = Arc::clone(&bench.held) as Arc<dyn Backing>;
-    let missing = bench.tree.add(&other, Path::new("/nonexistent"), STUCK, backing).await;
+    let missing = bench.tree.add("missing", &other, Path::new("/nonexistent"), STUCK, backing).await;
     assert!(matches!(missing, Err(Error::NotFound(_))), "{missing:?}");
 
     // The disk gives other bytes than it was given; what lies beyond the table's first block isn't checked at the start.

@@ -91,7 +91,7 @@ impl Place {
         };
         let target = self.folder(name);
         let backing = Arc::new(Stream(fs::File::open(device).expect("it was written")));
-        let folder = tree.add(&target, &source, tar.len() as u64, backing).await.expect("added");
+        let folder = tree.add(name, &target, &source, tar.len() as u64, backing).await.expect("added");
         rustix::mount::mount_bind(&folder, &target).expect("bind-mounted");
         self.mounts.push(target.clone());
         target

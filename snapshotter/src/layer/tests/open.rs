@@ -11,7 +11,7 @@ fn layer() -> TestLayer {
 
 /// Waits until the layer's files are closed.
 async fn closed(bench: &Bench, key: &LayerKey) {
-    while bench.device.has(&key.0) || bench.store.open_files() > 0 {
+    while bench.device().has(&key.0) || bench.store.open_files() > 0 {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
@@ -31,7 +31,7 @@ async fn a_layer_that_is_mounted_no_more_is_closed_and_opened_again_when_it_is()
     assert!(bench.store.open_files() >= 2, "their streams at least");
     for (key, target) in [(&first, &target), (&second, &other)] {
         bench.store.unmount(key, target).await.expect("unmounts");
-        while bench.device.has(&key.0) {
+        while bench.device().has(&key.0) {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
@@ -61,13 +61,13 @@ async fn a_layer_stays_open_until_it_is_complete_and_checked() {
     // By the background.
     blob.requested(1).await;
     bench.store.unmount(&key, &target).await.expect("unmounts");
-    bench.device.released(&key.0).await;
+    bench.device().released(&key.0).await;
     // Whoever is slow to close it has had the time by then: it is mounted and unmounted as often as not.
     for _ in 0..3 {
         bench.store.mount(&key, None, &target).await.expect("mounts");
         bench.store.unmount(&key, &target).await.expect("unmounts");
-        bench.device.released(&key.0).await;
-        assert!(bench.device.has(&key.0), "its rest is still to come");
+        bench.device().released(&key.0).await;
+        assert!(bench.device().has(&key.0), "its rest is still to come");
     }
     // The registry answers again, once what hangs has been given up.
     blob.always(Fault::None);

@@ -53,7 +53,7 @@ async fn what_no_snapshot_uses_is_kept_for_the_next_pull_also_over_a_restart() {
             bench.node().fetch.tasks.wait().await;
             unused(&bench, &keys).await;
             assert!(bench.store.report().await.is_empty());
-            assert!(!bench.device.has(&keys[0].0) && !bench.device.has(&keys[1].0));
+            assert!(!bench.device().has(&keys[0].0) && !bench.device().has(&keys[1].0));
             assert_eq!(bench.on_disk().len(), 2);
         }
         bench.store.shutdown().await;
