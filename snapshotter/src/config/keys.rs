@@ -77,7 +77,7 @@ const KEYS: &[Key] = &[
         "metrics",
         "address",
         r#""""#,
-        "Where /metrics, /healthz and /layers are served: IP:PORT (for example 127.0.0.1:9464), or the absolute path of a unix \
+        "Where /metrics, /healthz, /layers and /filesystem are served: IP:PORT (for example 127.0.0.1:9464), or the absolute path of a unix \
          socket; empty: nowhere.",
         "Which layers a node has is nobody's business unless somebody decides so.",
     ),

@@ -1,5 +1,6 @@
 //! A registry, a daemon and a containerd, each with a root of its own.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -173,9 +174,23 @@ impl Bed {
 
     /// How many requests the kernel has sent to the device or the tree.
     pub async fn fuse_requests(&self) -> u64 {
+        self.fuse_requests_by_operation().await.values().sum()
+    }
+
+    /// The same but for those for extended attributes, which FUSE has no cache for: with the tree, each start of a program asks
+    /// for its capabilities. The device never has such.
+    pub async fn cacheable_requests(&self) -> u64 {
+        let mut requests = self.fuse_requests_by_operation().await;
+        let attributes = requests.remove("getxattr").unwrap_or_default();
+        assert!(attributes == 0 || self.place.filesystem == Some("fuse"), "the device has no attributes");
+        requests.values().sum()
+    }
+
+    async fn fuse_requests_by_operation(&self) -> BTreeMap<String, u64> {
         let (_, text) = get(&self.place.admin_socket(), "/metrics").await;
-        let lines = text.lines().filter(|line| line.starts_with("spandrel_fuse_requests_total{"));
-        lines.map(|line| line.rsplit(' ').next().expect("a value").parse::<u64>().expect("a number")).sum()
+        let begin = r#"spandrel_fuse_requests_total{operation=""#;
+        let lines = text.lines().filter_map(|line| line.strip_prefix(begin)?.split_once(r#""} "#));
+        lines.map(|(operation, count)| (operation.to_owned(), count.parse().expect("a number"))).collect()
     }
 
     /// What the daemon says of its layers, by digest.

@@ -51,9 +51,12 @@ async fn a_pod_is_lazy_by_an_index_that_soci_made() {
         let (blob, base) = (image.layers[1].blob.len() as u64, image.layers[0].blob.len() as u64);
         let started = bed.metric("spandrel_fetched_bytes_total").await;
         assert!(started < blob / 4 + 2 * base, "{setting:?}: {started} of {blob} bytes");
-        let before = bed.fuse_requests().await;
+        let before = bed.cacheable_requests().await;
         let found = cri.output(&container, "find /data -type f | wc -l").await;
-        assert_eq!((found.as_str(), bed.fuse_requests().await <= before + 1), ("40\n", true), "{setting:?}");
+        let asked = bed.cacheable_requests().await - before;
+        // The table in the kernel knows them; the tree is asked, but not for each.
+        let most = if setting.filesystem == "fuse" { 10 } else { 1 };
+        assert_eq!((found.as_str(), asked <= most), ("40\n", true), "{setting:?}: {asked} requests");
         for number in [20, 39] {
             let sum = cri.output(&container, &format!("sha256sum < /data/{number}")).await;
             assert!(sum.starts_with(&sha256(&content(1, number, LEN))), "{setting:?} {number}");
