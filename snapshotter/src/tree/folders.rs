@@ -10,11 +10,13 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use fuser::INodeNo;
 use spandrel_erofs::read::{Nid, ReadAt, Table};
 use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::Error;
 use crate::device::Backing;
@@ -47,6 +49,8 @@ pub(super) struct Folder {
     listed: AtomicBool,
     /// How often the kernel was told of an inode of it, less how often it forgot one.
     known: AtomicU64,
+    /// Reads that are under way.
+    reads: Mutex<TaskTracker>,
     /// Closed (dropped) with it.
     _alive: watch::Sender<()>,
     alive: watch::Receiver<()>,
@@ -77,6 +81,7 @@ impl Folder {
             base: 0,
             listed: AtomicBool::new(true),
             known: AtomicU64::new(0),
+            reads: Mutex::default(),
             _alive: sender,
             alive,
         })
@@ -100,6 +105,19 @@ impl Folder {
     /// The kernel is about to be told of `count` inodes of it, one of which it knows: so it doesn't go meanwhile.
     pub(super) fn tell(&self, count: u64) {
         self.known.fetch_add(count, Ordering::AcqRel);
+    }
+
+    /// A read is under way as long as the token is there.
+    pub(super) fn reading(&self) -> TaskTrackerToken {
+        self.reads.lock().unwrap_or_else(PoisonError::into_inner).token()
+    }
+
+    /// The reads that are under way now, to be waited for; later ones aren't among them.
+    pub(super) fn reads(&self) -> TaskTracker {
+        let mut current = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
+        let reads = std::mem::take(&mut *current);
+        reads.close();
+        reads
     }
 
     /// The last of its numbers.
@@ -155,19 +173,18 @@ impl Folders {
         map.folders.values().find(|folder| folder.name == name).map(|folder| folder.alive.clone())
     }
 
-    /// Takes the layer's name away, and says its folder's number; `None` when there was none. It goes when the kernel knows
-    /// nothing of it.
-    pub(super) fn unlist(&self, number: u64) -> Option<INodeNo> {
+    /// Takes the layer's name away, and returns its folder; `None` when there was none. It goes when the kernel knows nothing
+    /// of it.
+    pub(super) fn unlist(&self, number: u64) -> Option<Arc<Folder>> {
         let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
-        let folder = map.folders.get(&number)?;
+        let folder = Arc::clone(map.folders.get(&number)?);
         if !folder.listed.swap(false, Ordering::AcqRel) {
             return None;
         }
-        let ino = folder.own();
         if folder.known.load(Ordering::Acquire) == 0 {
             map.folders.remove(&number);
         }
-        Some(ino)
+        Some(folder)
     }
 
     /// What `ino` is; `None` for what there is no more.

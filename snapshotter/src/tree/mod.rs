@@ -100,13 +100,24 @@ impl Tree {
     pub async fn remove(&self, target: &Path) -> Result<(), Error> {
         let number = self.targets().remove(target);
         let Some(folder) = number.and_then(|number| self.folders.unlist(number)) else { return Ok(()) };
-        let session = Arc::clone(&self.session);
-        blocking(move || {
-            session.forget_name(folder, LAYER);
-            session.forget_name(fuser::INodeNo::ROOT, &folder.0.to_string());
-            Ok(())
-        })
-        .await
+        let (own, reads, session) = (folder.own(), folder.reads(), Arc::clone(&self.session));
+        // It goes when the kernel knows nothing of it, not before: nor later.
+        drop(folder);
+        // Also when nobody waits for it any more.
+        let given_up = tokio::spawn(async move {
+            // The kernel waits for pages that are being read, in a way that not even SIGKILL ends: a thread of the daemon that
+            // was killed in there would keep the filesystem's descriptor, and with it all readers, for ever.
+            reads.wait().await;
+            blocking(move || {
+                session.forget_name(own, LAYER);
+                session.forget_name(fuser::INodeNo::ROOT, &own.0.to_string());
+                Ok(())
+            })
+            .await
+        });
+        given_up
+            .await
+            .map_err(|error| Error::Internal(format!("a folder of the tree isn't given up: {error}")))?
     }
 
     /// Takes all folders of the layer `name` away and waits, for `patience` at most, until the kernel knows nothing of them.

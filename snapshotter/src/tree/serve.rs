@@ -307,16 +307,19 @@ impl Filesystem for Handle {
             let what = format!("inode {} lies behind the stream's end", node.nid);
             return reply.error(broken(&spandrel_erofs::Error::Damaged(what)));
         }
-        let metrics = Arc::clone(&self.metrics);
-        let answer = ReadReply::new(size, move |bytes| match bytes {
-            Ok(bytes) => {
-                reply.data(bytes);
-                metrics.served_bytes.inc_by(bytes.len() as u64);
+        let (metrics, reading) = (Arc::clone(&self.metrics), folder.reading());
+        let answer = ReadReply::new(size, move |bytes| {
+            match bytes {
+                Ok(bytes) => {
+                    reply.data(bytes);
+                    metrics.served_bytes.inc_by(bytes.len() as u64);
+                }
+                Err(error) => {
+                    metrics.fuse_errors.inc();
+                    reply.error(errno(error));
+                }
             }
-            Err(error) => {
-                metrics.fuse_errors.inc();
-                reply.error(errno(error));
-            }
+            drop(reading); // the kernel has the answer
         });
         folder.backing.read(begin + offset, size, answer);
     }

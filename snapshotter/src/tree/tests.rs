@@ -132,6 +132,11 @@ impl Bench {
         apart(move || mount_bind(&source, &target).expect("mounted")).await;
     }
 
+    /// Number of the layer's folder.
+    fn number(&self) -> u64 {
+        self.tree.targets()[&self.target]
+    }
+
     async fn unmount(&self) {
         take_away(&self.target, UnmountFlags::DETACH).expect("unmounted");
         self.tree.remove(&self.target).await.expect("removed");
@@ -284,6 +289,37 @@ async fn whoever_has_it_mounted_elsewhere_goes_on() {
         take_away(&there, UnmountFlags::DETACH).expect("unmounted");
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_kernel_is_not_made_to_wait_for_reads_that_are_under_way() {
+    let Some(bench) = Bench::new().await else { return };
+    let inside = bench.tree.dir().join(bench.number().to_string()).join(LAYER);
+    let (target, file) = (bench.target.clone(), bench.target.join("stuck"));
+    apart(move || {
+        let file = File::open(file).expect("opens");
+        fadvise(&file, 0, std::num::NonZeroU64::new(4096), Advice::WillNeed).expect("is begun");
+        drop(file);
+        take_away(&target, UnmountFlags::NOFOLLOW).expect("nobody has it open");
+    })
+    .await;
+    let begun = async {
+        while bench.held.waiting() == 0 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, begun).await.expect("it waits");
+    let known = async || {
+        let inside = inside.clone();
+        apart(move || inside.try_exists().expect("is answered")).await
+    };
+    let mut removal = std::pin::pin!(bench.tree.remove(&bench.target));
+    assert!(tokio::time::timeout(Duration::from_millis(100), removal.as_mut()).await.is_err());
+    assert!(known().await, "the kernel keeps it while it is read");
+    bench.held.fail_all();
+    tokio::time::timeout(PATIENCE, removal).await.expect("ends").expect("removed");
+    assert!(!known().await);
+    bench.empty().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
