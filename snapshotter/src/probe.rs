@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use crate::Error;
 use crate::device::Device;
-use crate::mounter::Mounter;
+use crate::mounter::{Mounter, is_mount_point};
 use crate::tree::Tree;
 use table::Plan;
 use trial::Trial;
@@ -36,7 +36,7 @@ const KERNEL_HINT: &str = "needed is Linux 6.12 or later with CONFIG_EROFS_FS an
     the package linux-image-amd64 or linux-image-arm64 from bookworm-backports)";
 
 /// What to do about a kernel that can't mount the tree.
-const FUSE_HINT: &str = "needed is Linux 5.1 or later with CONFIG_FUSE_FS";
+const FUSE_HINT: &str = "needed is Linux 5.8 or later with CONFIG_FUSE_FS";
 
 /// What the kernel can do beyond what is needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -212,7 +212,12 @@ impl Bench<'_> {
         };
         mounted.map_err(|error| unable(what, &error, self.hint()))?;
         if matches!(self.on, On::Tree(_)) {
-            return Ok(()); // a thread of the daemon must not ask: a thread of the daemon would have to answer
+            // No more than that: whatever a thread of the daemon asks, a thread of the daemon would have to answer.
+            return if is_mount_point(&target) {
+                Ok(())
+            } else {
+                Err(unable("say where something is mounted", &"statx doesn't", self.hint()))
+            };
         }
         // Answered by the table, which is a plain file: the device isn't asked.
         let len = fs::metadata(target.join(table::WHOLE)).map(|found| found.len());

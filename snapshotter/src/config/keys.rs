@@ -48,7 +48,7 @@ const KEYS: &[Key] = &[
         "filesystem",
         r#""auto""#,
         "As what layers are mounted: \"erofs\", by the kernel itself (Linux 6.12); \"fuse\", through the daemon, which any kernel \
-         from 5.1 on can do; \"auto\": erofs where a trial mount at the start works, else fuse. /filesystem says which, and why.",
+         from 5.8 on can do; \"auto\": erofs where a trial mount at the start works, else fuse. /filesystem says which, and why.",
         "With EROFS no name or attribute is asked of the daemon; it is the better one wherever it works.",
     ),
     key(

@@ -172,25 +172,17 @@ impl Bed {
         found.map_or(0, |value| value.parse().expect("a number"))
     }
 
-    /// How many requests the kernel has sent to the device or the tree.
-    pub async fn fuse_requests(&self) -> u64 {
-        self.fuse_requests_by_operation().await.values().sum()
-    }
-
-    /// The same but for those for extended attributes, which FUSE has no cache for: with the tree, each start of a program asks
-    /// for its capabilities. The device never has such.
+    /// How many requests the kernel has sent to the device or the tree, but for those for extended attributes, which FUSE has
+    /// no cache for: with the tree, each start of a program asks for its capabilities. The device never has such.
     pub async fn cacheable_requests(&self) -> u64 {
-        let mut requests = self.fuse_requests_by_operation().await;
-        let attributes = requests.remove("getxattr").unwrap_or_default();
-        assert!(attributes == 0 || self.place.filesystem == Some("fuse"), "the device has no attributes");
-        requests.values().sum()
-    }
-
-    async fn fuse_requests_by_operation(&self) -> BTreeMap<String, u64> {
         let (_, text) = get(&self.place.admin_socket(), "/metrics").await;
         let begin = r#"spandrel_fuse_requests_total{operation=""#;
         let lines = text.lines().filter_map(|line| line.strip_prefix(begin)?.split_once(r#""} "#));
-        lines.map(|(operation, count)| (operation.to_owned(), count.parse().expect("a number"))).collect()
+        let mut requests: BTreeMap<&str, u64> =
+            lines.map(|(operation, count)| (operation, count.parse().expect("a number"))).collect();
+        let attributes = requests.remove("getxattr").unwrap_or_default();
+        assert!(attributes == 0 || self.place.filesystem == Some("fuse"), "the device has no attributes");
+        requests.values().sum()
     }
 
     /// What the daemon says of its layers, by digest.
