@@ -202,6 +202,13 @@ impl Engine {
         self.pump();
     }
 
+    /// These spans are known to be needed, in this order. Gives how many of them are on their way now that weren't.
+    pub(super) fn prefetch(self: &Arc<Self>, id: LayerId, spans: impl IntoIterator<Item = u32>) -> usize {
+        let count = self.plan().prefetch(id, spans);
+        self.pump();
+        count
+    }
+
     /// Spans that had come are missing.
     pub(super) fn lost(&self, id: LayerId, span: u32) {
         self.plan().lost(id, span);

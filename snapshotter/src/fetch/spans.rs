@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use spandrel_soci::prefetch::SpanRange;
 use spandrel_ztoc::{Entry, Span, SpanId, SpanTable, WINDOW_LEN, WindowMap};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -266,6 +267,23 @@ impl Spans {
         self.completing.store(true, Ordering::Relaxed);
         self.thinned.store(false, Ordering::Relaxed);
         self.weigh_background();
+    }
+
+    /// Has these runs of spans (both ends included) fetched, in this order, as far as they are missing. Gives how many that are.
+    ///
+    /// # Errors
+    /// When more spans are listed than the layer has: such a list is of another layer, or means harm.
+    pub(crate) fn prefetch(&self, runs: &[SpanRange]) -> Result<usize, Error> {
+        let all = self.table.len() as u64;
+        let listed: u64 = runs.iter().map(|run| u64::from(run.end.saturating_sub(run.start)) + 1).sum();
+        if listed > all {
+            let what = format!("{}: {listed} spans are listed, and it has {all}", self.name);
+            return Err(Error::Corrupt(what));
+        }
+        if self.closed.load(Ordering::Acquire) || self.refuted.get().is_some() {
+            return Ok(0);
+        }
+        Ok(self.engine.prefetch(self.id, runs.iter().flat_map(|run| run.start..=run.end)))
     }
 
     fn set_background(&self, on: bool) {

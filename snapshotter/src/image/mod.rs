@@ -24,6 +24,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use spandrel_registry::manifest::Descriptor;
 use spandrel_registry::{Digest, Reference, Repository};
+use spandrel_soci::prefetch::{Artifact, SpanRange};
 use spandrel_soci::source::ImageSource;
 use tokio::time::Instant;
 use tracing::warn;
@@ -69,6 +70,8 @@ pub(crate) struct ImageLayer {
     pub chain_id: String,
     /// Its zTOC, where the index has one.
     pub ztoc: Option<LayerZtoc>,
+    /// Where the list lies of what is to be prefetched of it, where the index has one.
+    pub prefetch: Option<Descriptor>,
 }
 
 /// A layer's zTOC.
@@ -132,6 +135,19 @@ impl Image {
             Some(bytes) => Ok(bytes),
             None => Ok(resolve::ztoc(&*self.source, &ztoc.descriptor).await.map_err(Failure::into_error)?),
         }
+    }
+}
+
+impl Image {
+    /// What is to be prefetched of a layer: runs of spans, by the list at `descriptor`.
+    ///
+    /// # Errors
+    /// When it can't be had; [`Error::Corrupt`] when it is no such list.
+    pub(crate) async fn prefetch_list(&self, descriptor: &Descriptor) -> Result<Vec<SpanRange>, Error> {
+        let fetched = self.source.blob(&descriptor.digest, descriptor.size).await;
+        let bytes = fetched.map_err(|error| Failure::from(error).into_error())?;
+        let list = Artifact::parse(&bytes);
+        list.map(|list| list.spans).map_err(|error| Error::Corrupt(error.to_string()))
     }
 }
 

@@ -90,6 +90,7 @@ pub(super) async fn image(
         return Err(Unresolved::Ordinary("config-invalid"));
     }
     let (found, mut ztocs) = indexed;
+    let mut lists = lists(found.index.as_ref());
     info!(
         repository = %wanted.repository,
         manifest = %wanted.manifest,
@@ -107,7 +108,10 @@ pub(super) async fn image(
                 bytes: Mutex::new(bytes.take()),
                 unfit: AtomicBool::new(false),
             });
+            // A list is of spans: without a zTOC it says nothing.
+            let prefetch = ztoc.is_some().then(|| lists.remove(layer.digest.as_str())).flatten();
             ImageLayer {
+                prefetch,
                 digest: layer.digest,
                 size: layer.size,
                 media_type: layer.media_type,
@@ -273,6 +277,17 @@ async fn ztocs(
         }
     }
     Ok(FoundZtocs { by_layer, flaw })
+}
+
+/// Where the lists lie of what is to be prefetched, by layer; of several the first.
+fn lists(found: Option<&spandrel_soci::find::Found>) -> HashMap<String, Descriptor> {
+    let mut lists = HashMap::new();
+    for list in found.into_iter().flat_map(|found| &found.index.prefetch) {
+        if let Some(layer) = list.annotations.get(spandrel_soci::index::annotation::LAYER_DIGEST) {
+            lists.entry(layer.clone()).or_insert_with(|| list.clone());
+        }
+    }
+    lists
 }
 
 /// One zTOC, checked against its digest.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde_json::json;
 use spandrel_registry::manifest::Descriptor;
 use spandrel_registry::{Digest, ErrorKind, FetchedManifest};
-use spandrel_soci::index::{INDEX_V1, IndexManifest, LayerZtoc, Version};
+use spandrel_soci::index::{INDEX_V1, IndexManifest, LayerZtoc, PREFETCH, Version, annotation};
 use spandrel_soci::source::{BlobSource, BlobStream, ImageSource};
 
 use super::Present;
@@ -40,6 +40,8 @@ pub(crate) struct Listed {
     pub diff_id: Digest,
     /// Its zTOC, if the index is to have one.
     pub ztoc: Option<Vec<u8>>,
+    /// What the index lists of it to be prefetched, if anything.
+    pub prefetch: Option<Vec<u8>>,
 }
 
 impl Listed {
@@ -50,6 +52,7 @@ impl Listed {
             size: blob.len() as u64,
             diff_id: Digest::sha256(tar),
             ztoc: ztoc.map(<[u8]>::to_vec),
+            prefetch: None,
         }
     }
 }
@@ -112,12 +115,20 @@ impl MemoryImage {
                 })
             })
             .collect();
+        let lists = layers.iter().filter_map(|layer| Some((layer, layer.prefetch.clone()?)));
+        let lists = lists.map(|(layer, list)| {
+            let (digest, size) = put(list);
+            let mut list = descriptor(PREFETCH, &digest, size);
+            list.annotations.insert(annotation::LAYER_DIGEST.to_owned(), layer.digest.to_string());
+            list
+        });
+        let lists = lists.collect();
         let has_index = !ztocs.is_empty();
         let mut index = IndexManifest {
             version,
             build_tool: "test".to_owned(),
             layers: ztocs,
-            prefetch: Vec::new(),
+            prefetch: lists,
             subject: None,
         };
         let mut referrers = Vec::new();

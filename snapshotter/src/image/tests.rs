@@ -24,6 +24,7 @@ pub(super) fn layer(media_type: &str, size: u64, indexed: bool) -> ImageLayer {
         chain_id: diff_id.to_string(),
         diff_id,
         ztoc,
+        prefetch: None,
     }
 }
 

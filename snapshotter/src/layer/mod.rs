@@ -11,6 +11,7 @@ mod one;
 mod opened;
 mod options;
 mod parents;
+mod prefetch;
 mod record;
 pub mod store;
 pub(crate) mod stream;

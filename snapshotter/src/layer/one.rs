@@ -19,6 +19,7 @@ use tracing::{debug, info, warn};
 use super::lazy::TABLE;
 use super::node::{Node, Place};
 use super::opened::Opened;
+use super::prefetch::List;
 use super::record::{Record, Stage};
 use super::{LayerKey, Ready, Report, Usage, files, fill, lazy, parents, table, unpack};
 use crate::Error;
@@ -51,6 +52,8 @@ pub(super) struct Layer {
     pub(super) stop: CancellationToken,
     /// Whether containerd has asked for it.
     claimed: AtomicBool,
+    /// What is to be prefetched of it.
+    pub(super) list: List,
     /// Whether somebody looks whether it is ever claimed.
     watched: AtomicBool,
     unpacked_usage: OnceLock<Usage>,
@@ -79,6 +82,7 @@ impl Layer {
             targets: Mutex::default(),
             stop: CancellationToken::new(),
             claimed: AtomicBool::new(false),
+            list: List::default(),
             watched: AtomicBool::new(false),
             unpacked_usage: OnceLock::new(),
             was_mounted: AtomicBool::new(false),
@@ -333,6 +337,7 @@ impl Layer {
         if let Some(spans) = self.spans() {
             spans.complete_in_background();
         }
+        self.prefetch();
         Ok(())
     }
 

@@ -186,7 +186,7 @@ impl Inner {
     /// `place` in the queue.
     async fn take_up(
         self: &Arc<Self>,
-        image: &Image,
+        image: &Arc<Image>,
         position: usize,
         place: Option<Place>,
     ) -> Result<TakenUp, Error> {
@@ -205,7 +205,10 @@ impl Inner {
         }
         if decide(layer, self.node.options.min_layer_size) == Plan::Lazy {
             match self.take_up_lazy(image, layer).await? {
-                Ok(taken) => return Ok(taken),
+                Ok(taken) => {
+                    taken.iter().for_each(|taken| taken.look_for_list(image, layer));
+                    return Ok(taken);
+                }
                 Err(unfit) => {
                     warn!(
                         layer = %layer.digest,

@@ -1,6 +1,7 @@
 //! The tool's commands against the real thing: `spandrel pull` and `ctr run`, `spandrel mount` of an indexed image.
 
 use std::process::Command;
+use std::time::Duration;
 
 use spandrel_fixtures::image::busybox;
 use spandrel_fixtures::peers::{Containerd, Version};
@@ -9,6 +10,9 @@ use super::bed::{Bed, MIN_LAYER_SIZE, SNAPSHOTTER, Setting, content, large_layer
 use super::daemon::get;
 
 const LEN: usize = 200_000;
+
+/// Longest that a fetch that nobody waits for may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn an_image_pulled_by_the_tool_is_lazy_and_runs() {
@@ -55,12 +59,20 @@ async fn a_converted_image_is_lazy_by_the_index_that_it_names() {
     let store = bed.place.dir.path().join("store").display().to_string();
     let min = MIN_LAYER_SIZE.to_string();
     let how = ["--span-size", "262144", "--cache-size", "0", "--min-layer-size", &min, "--store", &store];
+    let how = [&how[..], &["--prefetch-file", "/data/39"]].concat();
     let output = bed.tool(&[&["convert", &src, &dst][..], &how].concat());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let output = bed.tool(&["pull", "--snapshotter", SNAPSHOTTER, &dst]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let said = bed.ctr_run(SNAPSHOTTER, &dst, "sha256sum < /data/20");
     assert!(said.starts_with(&sha256(&content(1, 20, LEN))), "{said}");
+    // What the index lists came too, though nobody has read it.
+    let comes = async {
+        while bed.metric("spandrel_fills_total{cause=\"prefetch\"}").await == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, comes).await.expect("it is prefetched");
     // Nothing refers to it: there is no other way to an index than the image's own.
     let fetched = bed.metric("spandrel_fetched_bytes_total").await;
     assert!(0 < fetched && fetched < image.layers[1].blob.len() as u64, "{fetched} bytes");

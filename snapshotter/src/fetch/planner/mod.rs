@@ -261,6 +261,19 @@ impl Planner {
         }
     }
 
+    /// These spans are known to be needed, in this order: those that are missing are wanted. Gives how many that are.
+    pub fn prefetch(&mut self, id: LayerId, spans: impl IntoIterator<Item = u32>) -> usize {
+        let mut count = 0;
+        for span in spans {
+            if self.layers.get(&id).and_then(|layer| layer.state(span)) == Some(State::Missing) {
+                let place = self.count();
+                self.enqueue(id, span, Class::Prefetch, place);
+                count += 1;
+            }
+        }
+        count
+    }
+
     /// Span `span` is wanted by somebody more urgently, if it is on its way at all.
     pub fn promote(&mut self, id: LayerId, span: u32, class: Class) {
         let Some(layer) = self.layers.get(&id) else { return };

@@ -79,6 +79,31 @@ fn neighbours_are_asked_for_together_and_gaps_bridged() {
 }
 
 #[test]
+fn what_is_listed_comes_in_its_order_behind_what_somebody_waits_for() {
+    let mut planner = Planner::new(Rules { max_requests: 1, ..rules(Background::Off) });
+    let layer = planner.add("host", table(100), |span| span == 41);
+    // Twice, and with one that is there and one that the layer hasn't got.
+    for count in [6, 0] {
+        assert_eq!(planner.prefetch(layer, [60, 61, 62, 20, 40, 41, 42, 100, 200]), count);
+    }
+    let mut got = Vec::new();
+    while let [order] = &sends(&mut planner, ms(0))[..] {
+        got.push((order.class, order.spans.clone()));
+        if got.len() == 1 {
+            planner.want(layer, 80, Class::Demand);
+        }
+        answer(&mut planner, order, ms(0));
+    }
+    let prefetch = [20..21, 40..41, 42..43].map(|spans| (Class::Prefetch, spans));
+    assert_eq!(got[..2], [(Class::Prefetch, 60..63), (Class::Demand, 80..81)]);
+    assert_eq!(got[2..], prefetch);
+    // What is unmounted is forgotten.
+    planner.prefetch(layer, [5]);
+    planner.forget(layer);
+    assert!(sends(&mut planner, ms(0)).is_empty());
+}
+
+#[test]
 fn who_waits_goes_first_and_takes_over_what_is_on_its_way() {
     let mut planner = Planner::new(rules(Background::Stream));
     let layer = planner.add("host", table(100), |_| false);

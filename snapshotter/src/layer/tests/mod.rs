@@ -3,6 +3,7 @@
 mod eager;
 mod lazy;
 mod open;
+mod prefetch;
 mod restart;
 mod room;
 
