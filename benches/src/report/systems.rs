@@ -45,6 +45,13 @@ pub fn ours(systems: &[String]) -> &str {
     systems.iter().rev().find(|name| base(name) == OURS).map_or(OURS, String::as_str)
 }
 
+/// Whether it is one of ours that fetches lazily.
+pub fn is_lazy_of_ours(system: &str) -> bool {
+    let base = base(system);
+    let ours = base == OURS || base.strip_prefix(OURS).is_some_and(|rest| rest.starts_with('-'));
+    ours && base != "spandrel-eager"
+}
+
 /// All versions of ours among these systems, where there are several.
 pub fn versions(systems: &[String]) -> Vec<&str> {
     let all: Vec<&str> =

@@ -144,8 +144,8 @@ const KEYS: &[Key] = &[
         "background",
         r#""stream""#,
         "When the rest of mounted layers is fetched that nobody has read: \"stream\", from the first read of a mounted layer on (at \
-         the latest two seconds after the last mount), behind everything that somebody waits for and not while a layer of the \
-         same host is filled in full; \"quiet\", when nobody has waited for half a second; \"off\", never.",
+         the latest two seconds after the last mount), when nobody waits for the host nor did within two round trips, and not \
+         while a layer of it is filled in full; \"quiet\", when nobody has waited for half a second; \"off\", never.",
         "What came before it is read is never waited for, and a complete layer needs its registry no more.",
     ),
     key(

@@ -63,6 +63,12 @@ pub(super) const MAX_WINDOW: u32 = 16;
 /// thinks between two reads of its start.
 pub(super) const QUIET: Duration = Duration::from_millis(500);
 
+/// For so many round trips nobody must have waited for a host before the background asks it for more, however eager it is. Who
+/// reads one file after the other asks again within one; what was asked for in between would be on the line before it, and
+/// take what a start can spare least. 32 layers of which one file each is read were ready in 3.8 s without this rule, in 2.8 s
+/// with it and in 2.7 s with no background at all; programs that compute between their reads lost nothing.
+pub(super) const BACKGROUND_ROUND_TRIPS: u32 = 2;
+
 /// How long after a mount the background waits for a first reader: until then the image may still be on its way, and what it
 /// lacks is worth more than what nobody reads yet. Longer than containerd needs for the other layers of an image that are
 /// small, and from the last of them to the container's start.

@@ -1,9 +1,10 @@
 //! Starts: how soon programs are ready, what it took, where Spandrel loses.
 //!
-//! `tables` has the figures, `loses` the cells where another is sooner, `pictures` bars and dots. The density sweep
+//! `tables` has the figures, `limit` what was possible, `loses` the cells where another is sooner, `pictures` bars and dots. The density sweep
 //! (`density:PERCENT:ORDER`) is a workload like others, but its cells are points of curves: `density` has them.
 
 pub mod density;
+mod limit;
 mod loses;
 mod pictures;
 mod tables;
@@ -106,6 +107,14 @@ pub fn write(page: &mut Page, run: &Run<Value>) -> Result<()> {
             page.heading(3, format!("Versions of Spandrel at {network}"));
             page.prose("Time to ready of each, and of the last against the one before it.");
             page.table(versions);
+        }
+        let limits = limit::table(&starts, network);
+        if !limits.rows.is_empty() {
+            page.heading(3, format!("Distance to the limit at {network}"));
+            page.prose(
+                "*limit*: the program alone (a second container on overlayfs, with image and page cache warm), the fewest bytes                  with which it became ready (lazily, with index and manifests) at the network's rate, and four round trips.                  Systems: ready, in multiples of it. Where the fewest bytes were fetched with others ahead of need, the true                  limit is lower.",
+            );
+            page.table(limits);
         }
         page.heading(3, format!("In detail at {network}"));
         page.table(tables::times(&starts, network));

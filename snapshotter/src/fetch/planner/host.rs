@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Class, End};
 use crate::fetch::limits::{
-    FIRST_REQUESTS, HEDGE_FACTOR, HEDGE_SAMPLES, HEDGE_SHARE, MAX_BACKOFF, MAX_REQUEST_LEN, MAX_WINDOW,
+    BACKGROUND_ROUND_TRIPS, FIRST_REQUESTS, HEDGE_FACTOR, HEDGE_SAMPLES, HEDGE_SHARE, MAX_BACKOFF, MAX_REQUEST_LEN, MAX_WINDOW,
     MEASURE_TIME, MIN_BACKOFF, MIN_HEDGE, MIN_REQUEST_LEN, MIN_REQUESTS, PULL_PATIENCE, REQUEST_ROUND_TRIPS,
     RESERVED_SHARE, USUAL_BANDWIDTH, USUAL_ROUND_TRIP,
 };
@@ -129,11 +129,13 @@ impl Host {
         }
     }
 
-    /// From when on the background may go on, where it is to keep away from readers for `quiet`; `None` while it may not.
+    /// From when on the background may ask for more, where it is to keep away from readers for `quiet`, and for some round trips
+    /// in any case; `None` while it may not.
     pub(super) fn background_from(&self, quiet: Duration) -> Option<Duration> {
-        if self.fills > 0 {
+        if self.fills > 0 || self.demand > 0 {
             return None;
         }
+        let quiet = quiet.max(self.round_trip() * BACKGROUND_ROUND_TRIPS);
         let quiet_from = self.last_demand.map_or(Duration::ZERO, |at| at + quiet);
         Some(self.unread_since.map_or(quiet_from, |at| quiet_from.max(at + PULL_PATIENCE)))
     }

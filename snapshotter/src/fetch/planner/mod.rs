@@ -52,7 +52,8 @@ impl Class {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Background {
-    /// As soon as the pull is over, which the first read says or some time without one; beside what readers wait for.
+    /// As soon as the pull is over, which the first read says or some time without one; whenever no reader waits, nor is likely
+    /// to in a moment.
     #[default]
     Stream,
     /// When no reader has waited for a while.
@@ -497,7 +498,7 @@ impl Planner {
                     wake.at(from);
                     continue;
                 }
-                // The planner is asked again when the fill has ended.
+                // The planner is asked again when the fill, or what somebody waits for, has ended.
                 None => continue,
             }
             if !self.has_turn(host, Class::Background, now, wake) {

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use spandrel_ztoc::{Checkpoint, Compression, Sha256Digest, Ztoc};
 
 use super::*;
-use crate::fetch::limits::PULL_PATIENCE;
+use crate::fetch::limits::{BACKGROUND_ROUND_TRIPS, PULL_PATIENCE, USUAL_ROUND_TRIP};
 
 const MIB: u64 = 1 << 20;
 
@@ -175,7 +175,9 @@ fn the_background_waits_until_the_image_is_pulled() {
     let layer = planner.add("host", table(50), |span| span == 0);
     planner.background_of(layer, true, ms(0));
     planner.touched(layer, 0, ms(5));
-    assert!(sends(&mut planner, ms(5)).iter().any(|order| order.class == Class::Background));
+    let soon = USUAL_ROUND_TRIP * BACKGROUND_ROUND_TRIPS;
+    assert!(soon < PULL_PATIENCE);
+    assert!(sends(&mut planner, soon).iter().any(|order| order.class == Class::Background));
     // A fill keeps its host, and nothing stays of it.
     let mut planner = Planner::new(rules(Background::Stream));
     planner.filling("host", true);
@@ -184,6 +186,29 @@ fn the_background_waits_until_the_image_is_pulled() {
     assert!(planner.hosts.contains_key("host"));
     planner.filling("host", false);
     assert!(planner.hosts.is_empty());
+}
+
+#[test]
+fn the_background_leaves_the_line_to_who_reads_one_thing_after_the_other() {
+    let mut planner = Planner::new(rules(Background::Stream));
+    let layer = planner.add("host", table(100), |_| false);
+    planner.background_of(layer, true, ms(0));
+    // Ten milliseconds to the first byte, as `answer` has it: the next read comes within twenty.
+    let mut now = ms(0);
+    for span in [10, 30, 50, 70] {
+        planner.want(layer, span, Class::Demand);
+        let demand = sends(&mut planner, now);
+        assert_eq!(demand.len(), 1, "{demand:?}");
+        assert_eq!(planner.next(now + ms(1000)), Next::Wait(None), "while somebody waits");
+        now += ms(40);
+        answer(&mut planner, &demand[0], now);
+        assert_eq!(planner.next(now), Next::Wait(Some(now + ms(20))));
+        now += ms(19);
+        assert_eq!(sends(&mut planner, now), []);
+    }
+    now += ms(1);
+    let background = sends(&mut planner, now);
+    assert!(!background.is_empty() && background.iter().all(|order| order.class == Class::Background));
 }
 
 #[test]
