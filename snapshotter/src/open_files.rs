@@ -7,12 +7,15 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::ops::Deref;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Files that stay open, unless there is reason for fewer. A container's start reads some dozen layers, of three files each; to
-/// open one again takes some microseconds, so that more would save little. With what else is open they are below the 1,024
-/// descriptors that a process has without asking.
+/// open one again takes some microseconds, so that more would save little. A stream's that is read has two descriptors
+/// ([`OpenFile::direct`]): with what else is open they are below the 1,024 that a process has without asking.
 pub(crate) const OPEN_FILES: usize = 256;
 
 /// Takes as many descriptors as this process may have: 1,024 are usual, which connections and files together may exceed for a
@@ -22,6 +25,38 @@ pub(crate) fn raise_limit() {
     let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
     if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised) {
         tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+}
+
+/// A file that is open, and where it was asked for a second time, past the page cache.
+#[derive(Debug)]
+pub(crate) struct OpenFile {
+    file: File,
+    direct: OnceLock<Option<File>>,
+}
+
+impl OpenFile {
+    fn new(file: File) -> Self {
+        Self { file, direct: OnceLock::new() }
+    }
+
+    /// The same file for reads past the page cache; `None` where its file system can't.
+    pub(crate) fn direct(&self) -> Option<&File> {
+        let open = || {
+            let flags = i32::try_from(rustix::fs::OFlags::DIRECT.bits()).ok()?;
+            // Not by its path: another file may lie there by now.
+            let same = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+            OpenOptions::new().read(true).custom_flags(flags).open(same).ok()
+        };
+        self.direct.get_or_init(open).as_ref()
+    }
+}
+
+impl Deref for OpenFile {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.file
     }
 }
 
@@ -35,7 +70,7 @@ pub(crate) struct OpenFiles {
 #[derive(Debug, Default)]
 struct Open {
     /// By the number of the [`LazyFile`], with the moment of its last use.
-    files: HashMap<u64, (Arc<File>, u64)>,
+    files: HashMap<u64, (Arc<OpenFile>, u64)>,
     by_use: BTreeMap<u64, u64>,
     /// Counts uses, and so tells moments apart.
     uses: u64,
@@ -44,7 +79,7 @@ struct Open {
 
 impl Open {
     /// The file of `id`, used now.
-    fn touch(&mut self, id: u64) -> Option<Arc<File>> {
+    fn touch(&mut self, id: u64) -> Option<Arc<OpenFile>> {
         let (file, used) = self.files.get_mut(&id)?;
         self.by_use.remove(used);
         self.uses += 1;
@@ -53,7 +88,7 @@ impl Open {
         Some(Arc::clone(file))
     }
 
-    fn remove(&mut self, id: u64) -> Option<Arc<File>> {
+    fn remove(&mut self, id: u64) -> Option<Arc<OpenFile>> {
         let (file, used) = self.files.remove(&id)?;
         self.by_use.remove(&used);
         Some(file)
@@ -72,7 +107,7 @@ impl OpenFiles {
     }
 
     /// Keeps `file` open, and closes what was used longest ago for it.
-    fn keep(&self, id: u64, file: &Arc<File>) {
+    fn keep(&self, id: u64, file: &Arc<OpenFile>) {
         let closed = {
             let mut open = self.open();
             open.uses += 1;
@@ -103,7 +138,7 @@ pub(crate) struct LazyFile {
     id: u64,
     files: Option<Arc<OpenFiles>>,
     /// What is used from now on, whatever is at its path; nothing where it could not be opened when that was decided.
-    held: OnceLock<Option<Arc<File>>>,
+    held: OnceLock<Option<Arc<OpenFile>>>,
     /// Held while it is opened, so that nothing is opened behind the back of [`LazyFile::hold`].
     opening: Mutex<()>,
 }
@@ -129,7 +164,7 @@ impl LazyFile {
     ///
     /// # Errors
     /// When it can't be opened, or was deleted.
-    pub(crate) fn get(&self) -> io::Result<Arc<File>> {
+    pub(crate) fn get(&self) -> io::Result<Arc<OpenFile>> {
         if let Some(found) = self.kept() {
             return found;
         }
@@ -145,7 +180,7 @@ impl LazyFile {
     }
 
     /// The file as it is open already.
-    fn kept(&self) -> Option<io::Result<Arc<File>>> {
+    fn kept(&self) -> Option<io::Result<Arc<OpenFile>>> {
         match self.held.get() {
             Some(Some(file)) => Some(Ok(Arc::clone(file))),
             Some(None) => Some(Err(io::Error::new(io::ErrorKind::NotFound, "it was deleted meanwhile"))),
@@ -153,8 +188,9 @@ impl LazyFile {
         }
     }
 
-    fn open(&self) -> io::Result<Arc<File>> {
-        OpenOptions::new().read(true).write(true).open(self.path()).map(Arc::new)
+    fn open(&self) -> io::Result<Arc<OpenFile>> {
+        let file = OpenOptions::new().read(true).write(true).open(self.path())?;
+        Ok(Arc::new(OpenFile::new(file)))
     }
 
     /// From now on it is this file, whatever becomes of its path: it stays open as long as somebody has it.
@@ -171,7 +207,7 @@ impl LazyFile {
 impl From<File> for LazyFile {
     /// One that stays open.
     fn from(file: File) -> Self {
-        let held = OnceLock::from(Some(Arc::new(file)));
+        let held = OnceLock::from(Some(Arc::new(OpenFile::new(file))));
         Self { dir: Path::new("").into(), name: "", id: 0, files: None, held, opening: Mutex::default() }
     }
 }

@@ -15,7 +15,7 @@ use super::planner::{Background, Class, End, LayerId, Next, Order, OrderId, Plan
 use super::spans::Spans;
 use super::worker;
 use crate::Error;
-use crate::cache::Ledger;
+use crate::cache::{Fresh, Ledger};
 use crate::metrics::Metrics;
 
 /// What operators choose.
@@ -94,6 +94,8 @@ pub(crate) struct Engine {
     pub(crate) metrics: Arc<Metrics>,
     /// What is written, and whether there is room.
     pub(crate) ledger: Arc<Ledger>,
+    /// Spans that were written lately.
+    pub(super) fresh: Fresh<(Weak<Spans>, u32)>,
     /// Fetches and writes under way.
     pub(crate) tasks: TaskTracker,
 }
@@ -124,6 +126,7 @@ impl Engine {
             failure_memory: settings.failure_memory,
             metrics,
             ledger: Arc::default(),
+            fresh: Fresh::default(),
             tasks,
         })
     }

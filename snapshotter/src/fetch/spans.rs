@@ -4,6 +4,7 @@
 //! and then written to the stream; no reply waits for the disk. Which spans are asked for when, and with which others, is
 //! the planner's to say; `worker` asks for them; `room` gives back what they take on the disk.
 
+mod files;
 mod room;
 
 use std::io;
@@ -14,7 +15,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use spandrel_soci::prefetch::SpanRange;
-use spandrel_ztoc::{Entry, Span, SpanId, SpanTable, WINDOW_LEN, WindowMap};
+use spandrel_ztoc::{Entry, Span, SpanId, SpanTable, WINDOW_LEN};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, warn};
 
+pub(crate) use self::files::Files;
 use super::engine::{Engine, blocking};
 use super::flight::{Flights, Known, Outcome, SpanBytes, Tower, Waiter, landed};
 use super::headers::{Headers, Unaccepted};
@@ -30,22 +32,7 @@ use super::limits::ABANDONED_TRIES;
 use super::planner::LayerId;
 use super::source::{BlobSource, SourceError};
 use crate::Error;
-use crate::layer::bitmap::{Bitmap, Presence};
-use crate::layer::stream::Stream;
-use crate::open_files::LazyFile;
-
-/// What a lazy layer has on the disk; open only while it is used.
-#[derive(Debug)]
-pub(crate) struct Files {
-    /// The stream.
-    pub stream: Stream,
-    /// Which spans are in it.
-    pub bitmap: Bitmap,
-    /// The zTOC, whose windows are read when they are needed.
-    pub ztoc: LazyFile,
-    /// Where they lie in it.
-    pub windows: WindowMap,
-}
+use crate::layer::bitmap::Presence;
 
 /// No span: nothing was read yet.
 const NOWHERE: u32 = u32::MAX;
@@ -319,7 +306,7 @@ impl Spans {
         if self.refuted.get().is_some() || !ids.clone().all(|id| bitmap.get(id) == Presence::Present) {
             return false;
         }
-        match self.files.stream.read(offset, bytes) {
+        match self.files.read(ids.clone(), offset, bytes) {
             // Something was given back meanwhile, perhaps these spans: the slow way finds out.
             Ok(()) if !bitmap.unchanged(seen) => false,
             Ok(()) => {
@@ -502,13 +489,15 @@ impl Spans {
         ids: &[u32],
         wanted: &Range<u64>,
     ) -> Result<Vec<u8>, Error> {
-        let parts = ids.iter().map(|id| self.span(*id).map(|span| overlap(&span.uncompressed, wanted)));
-        let parts: Vec<Range<u64>> = parts.collect::<Result<_, _>>()?;
+        let parts =
+            ids.iter().map(|id| self.span(*id).map(|span| (*id, overlap(&span.uncompressed, wanted))));
+        let parts: Vec<(u32, Range<u64>)> = parts.collect::<Result<_, _>>()?;
         let (files, start) = (Arc::clone(&self.files), wanted.start);
         let read = blocking(move || {
-            for part in parts {
+            for (id, part) in parts {
                 let part_bytes = &mut bytes[index(part.start - start)..index(part.end - start)];
-                files.stream.read(part.start, part_bytes).map_err(|e| Error::Internal(e.to_string()))?;
+                let read = files.read(id..id + 1, part.start, part_bytes);
+                read.map_err(|e| Error::Internal(e.to_string()))?;
             }
             Ok(bytes)
         });
@@ -685,7 +674,11 @@ impl Spans {
                 .and_then(|()| this.files.bitmap.set(id, crc32fast::hash(&bytes.bytes)));
             let ledger = &this.engine.ledger;
             match &written {
-                Ok(()) => ledger.wrote(bytes.bytes.len() as u64),
+                Ok(()) => {
+                    let len = bytes.bytes.len() as u64;
+                    ledger.wrote(len);
+                    this.wrote(id, len);
+                }
                 Err(error) => {
                     // What was written of it is of no use to anybody.
                     this.file_range(id).map(|range| this.files.stream.punch(range));

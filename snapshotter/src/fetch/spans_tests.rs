@@ -15,6 +15,8 @@ use crate::fetch::testing::{
     Blob, Fault, TestLayer, indexed, indexed_plain, settings, spans, spans_checked, tar,
 };
 use crate::fetch::{Background, Settings};
+use crate::layer::bitmap::Bitmap;
+use crate::layer::stream::Stream;
 
 const SPAN: u64 = 64 << 10;
 

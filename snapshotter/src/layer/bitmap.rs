@@ -19,7 +19,7 @@ use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, Ordering, fence};
 
 use crate::open_files::LazyFile;
 
@@ -45,6 +45,8 @@ const PRESENT: u8 = 2;
 #[derive(Debug)]
 struct Entry {
     state: AtomicU8,
+    /// Whether its bytes were written so lately that they are in the page cache.
+    fresh: AtomicBool,
     /// When the span was used last, as the caller counts time; in bytes that would be padding otherwise.
     used: AtomicU16,
     crc: AtomicU32,
@@ -52,7 +54,12 @@ struct Entry {
 
 impl Entry {
     fn new(state: u8, crc: u32) -> Self {
-        Self { state: AtomicU8::new(state), used: AtomicU16::new(0), crc: AtomicU32::new(crc) }
+        Self {
+            state: AtomicU8::new(state),
+            fresh: AtomicBool::new(false),
+            used: AtomicU16::new(0),
+            crc: AtomicU32::new(crc),
+        }
     }
 }
 
@@ -202,6 +209,18 @@ impl Bitmap {
             && entry.used.load(Ordering::Relaxed) != now
         {
             entry.used.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the bytes of span `id` are in the page cache, as far as is known; only how they are best read hangs on it.
+    pub(crate) fn is_fresh(&self, id: u32) -> bool {
+        self.entries.get(id as usize).is_some_and(|entry| entry.fresh.load(Ordering::Relaxed))
+    }
+
+    /// See [`Bitmap::is_fresh`].
+    pub(crate) fn set_fresh(&self, id: u32, fresh: bool) {
+        if let Some(entry) = self.entries.get(id as usize) {
+            entry.fresh.store(fresh, Ordering::Relaxed);
         }
     }
 

@@ -14,7 +14,7 @@ use super::bitmap::Bitmap;
 use super::files;
 use super::node::Node;
 use super::record::{Record, Stage};
-use super::stream::Stream;
+use super::stream::{Buffer, Stream};
 use super::table;
 use crate::Error;
 use crate::device::{Backing, ReadReply};
@@ -227,17 +227,12 @@ pub(super) fn open(
 
 thread_local! {
     /// What a thread of the device reads into: to make a new one, zeroed, for each read costs as much as the read.
-    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    static BUFFER: RefCell<Buffer> = const { RefCell::new(Buffer::new()) };
 }
 
 /// Lends `work` this thread's buffer, `len` bytes of it, with any content.
 fn with_buffer<T>(len: usize, work: impl FnOnce(&mut [u8]) -> T) -> T {
-    BUFFER.with_borrow_mut(|buffer| {
-        if buffer.len() < len {
-            buffer.resize(len, 0);
-        }
-        work(&mut buffer[..len])
-    })
+    BUFFER.with_borrow_mut(|buffer| work(buffer.of(len)))
 }
 
 /// Answers the device from the spans of a layer.
@@ -265,12 +260,29 @@ impl Backing for LazyBacking {
 }
 
 /// Answers the device from a stream that is complete.
-pub(super) struct WholeBacking(pub Arc<Stream>);
+pub(super) struct WholeBacking {
+    pub stream: Arc<Stream>,
+    /// It was filled just now: much of it is in the page cache.
+    pub just_filled: bool,
+}
 
 impl Backing for WholeBacking {
     fn read(&self, offset: u64, len: usize, reply: ReadReply) {
-        with_buffer(len, |bytes| match self.0.read(offset, bytes) {
-            Ok(()) => reply.data(bytes),
+        let read = |bytes: &mut [u8]| {
+            if self.just_filled {
+                self.stream.read(offset, bytes)
+            } else {
+                self.stream.read_past_cache(offset, bytes)
+            }
+        };
+        with_buffer(len, |bytes| match read(bytes) {
+            Ok(()) => {
+                reply.data(bytes);
+                if self.just_filled {
+                    // The kernel has it now where it is looked for next.
+                    self.stream.drop_cached(offset..offset.saturating_add(len as u64));
+                }
+            }
             Err(error) => {
                 tracing::error!(%error, offset, "a layer's stream can't be read");
                 reply.fail(&Error::Internal(format!("read a layer's stream: {error}")));

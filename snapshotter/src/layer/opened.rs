@@ -114,8 +114,11 @@ impl Layer {
         if record.stage == Stage::Indexed {
             return Ok(Arc::new(LazyBacking(self.open_held().await?)));
         }
+        let whole = |stream| -> Arc<dyn Backing> {
+            Arc::new(WholeBacking { stream, just_filled: !self.was_mounted() })
+        };
         if let Some(Opened::Whole(stream)) = &*lock(&self.opened) {
-            return Ok(Arc::new(WholeBacking(Arc::clone(stream))));
+            return Ok(whole(Arc::clone(stream)));
         }
         let (file, len) = (LazyFile::new(&self.dir, STREAM, &self.node.files), record.stream_len);
         let open = move || {
@@ -124,7 +127,7 @@ impl Layer {
         };
         let stream = Arc::new(blocking(open).await?);
         *lock(&self.opened) = Some(Opened::Whole(Arc::clone(&stream)));
-        Ok(Arc::new(WholeBacking(stream)))
+        Ok(whole(stream))
     }
 
     /// Records what is found out about a lazy layer while its files are open: by reads, and by comparing the whole stream with

@@ -1,9 +1,8 @@
 //! A layer's stream on disk: one sparse file with the uncompressed tar. Which parts of it hold bytes that can be trusted
 //! is `bitmap`'s to say.
 
-#[cfg(test)]
-use std::fs::File;
-use std::fs::OpenOptions;
+use std::cell::RefCell;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::num::NonZeroU64;
 use std::ops::Range;
@@ -16,6 +15,36 @@ use crate::open_files::LazyFile;
 
 /// The file is padded to whole pages: EROFS reads its device by pages.
 pub(crate) const PAGE: u64 = 4096;
+
+/// Disks read whole sectors past the page cache, of so many bytes as a rule.
+const SECTOR: usize = 512;
+
+thread_local! {
+    /// What a thread reads into past the page cache where the reader's own place doesn't suit: made once.
+    static ASIDE: RefCell<Buffer> = const { RefCell::new(Buffer::new()) };
+}
+
+/// Memory that begins with a page, as reads past the page cache want it.
+#[derive(Debug)]
+pub(crate) struct Buffer(Vec<u8>);
+
+impl Buffer {
+    /// An empty one.
+    pub(crate) const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    /// `len` bytes of it, with any content.
+    pub(crate) fn of(&mut self, len: usize) -> &mut [u8] {
+        /// A page.
+        const ALIGNED: usize = 4096;
+        if self.0.len() < len + ALIGNED {
+            self.0.resize(len + ALIGNED, 0);
+        }
+        let start = self.0.as_ptr().align_offset(ALIGNED);
+        &mut self.0[start..start + len]
+    }
+}
 
 /// Length of the file for a stream of `len` bytes.
 pub(crate) fn padded(len: u64) -> u64 {
@@ -65,11 +94,52 @@ impl Stream {
     /// What the disk says; also when the file has become shorter than it was: zeros in place of its bytes would be taken for
     /// them.
     pub(crate) fn read(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.file.get()?.read_exact_at(self.there(offset, buf), offset)
+    }
+
+    /// As [`Stream::read`], past the page cache: for somebody who keeps what he has read in a cache of his own (the kernel, of a
+    /// mount). What was written and isn't on the disk yet is waited for. The fastest way into `buf` is from a sector on, into a
+    /// [`Buffer`].
+    ///
+    /// # Errors
+    /// As [`Stream::read`].
+    pub(crate) fn read_past_cache(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        let file = self.file.get()?;
+        match file.direct() {
+            Some(direct) => self.read_direct(direct, offset, self.there(offset, buf)),
+            None => self.read(offset, buf),
+        }
+    }
+
+    /// The part of `buf` for which the file has bytes from `offset` on; the rest is zeroed.
+    fn there<'b>(&self, offset: u64, buf: &'b mut [u8]) -> &'b mut [u8] {
         let there = self.len.saturating_sub(offset);
         let there = usize::try_from(there).map_or(buf.len(), |there| there.min(buf.len()));
         let (there, behind) = buf.split_at_mut(there);
         behind.fill(0);
-        self.file.get()?.read_exact_at(there, offset)
+        there
+    }
+
+    fn read_direct(&self, direct: &File, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        let suits = offset.is_multiple_of(SECTOR as u64)
+            && buf.len().is_multiple_of(SECTOR)
+            && buf.as_ptr().addr().is_multiple_of(SECTOR);
+        if suits {
+            match direct.read_exact_at(buf, offset) {
+                // Sectors are longer here.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
+                result => return result,
+            }
+        }
+        let start = offset - offset % PAGE;
+        let end = (offset + buf.len() as u64).next_multiple_of(PAGE).min(self.len);
+        ASIDE.with_borrow_mut(|aside| {
+            let bytes = aside.of(usize::try_from(end - start).map_err(io::Error::other)?);
+            direct.read_exact_at(bytes, start)?;
+            let from = usize::try_from(offset - start).map_err(io::Error::other)?;
+            buf.copy_from_slice(&bytes[from..from + buf.len()]);
+            Ok(())
+        })
     }
 
     /// Writes bytes at `offset`.
@@ -78,14 +148,23 @@ impl Stream {
     }
 
     /// Lets the disk begin with what was written in `range`, without waiting for it: so that little is left for
-    /// [`Stream::sync`].
+    /// [`Stream::sync`]. That nothing is begun costs time and nothing else.
     pub(crate) fn begin_sync(&self, range: Range<u64>) {
-        // Besides, pages that are on the disk already are dropped. That nothing is begun costs time and nothing else.
+        self.not_needed(range);
+    }
+
+    /// Drops what is on the disk of `range` from the page cache. That it stays costs memory and nothing else.
+    pub(crate) fn drop_cached(&self, range: Range<u64>) {
+        self.not_needed(range);
+    }
+
+    /// Says that nobody needs `range` in the page cache: the kernel drops what is on the disk and lets the disk begin with the rest.
+    fn not_needed(&self, range: Range<u64>) {
         let len = NonZeroU64::new(range.end.saturating_sub(range.start));
         if len.is_some()
             && let Ok(file) = self.file.get()
         {
-            rustix::fs::fadvise(&*file, range.start, len, Advice::DontNeed).ok();
+            rustix::fs::fadvise(&**file, range.start, len, Advice::DontNeed).ok();
         }
     }
 
@@ -108,7 +187,7 @@ impl Stream {
         let end = if range.end >= self.len { self.len } else { range.end - range.end % block };
         let Some(len) = end.checked_sub(start).filter(|len| *len > 0) else { return Ok(0) };
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        rustix::fs::fallocate(&*self.file.get()?, flags, start, len)?;
+        rustix::fs::fallocate(&**self.file.get()?, flags, start, len)?;
         Ok(len)
     }
 
@@ -149,6 +228,41 @@ mod tests {
         let error = stream.read(4096, &mut bytes).expect_err("it was cut");
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
         assert!(Stream::open(&path, 10_000).is_err());
+    }
+
+    #[test]
+    fn what_is_read_past_the_cache_is_what_was_written() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("stream");
+        let bytes: Vec<u8> = (0..3_000_000).map(|at| u8::try_from(at % 251).expect("small")).collect();
+        let len = bytes.len() as u64;
+        let stream = Stream::create(&path, len).expect("made");
+        stream.write(0, &bytes).expect("written");
+        let mut buffer = Buffer::new();
+        // Before it is on the disk; while it is there and in the cache; and when it has left that.
+        for step in 0..3 {
+            for (offset, len) in [(0, 1 << 20), (512, 4096), (513, 70_000), (999_999, 1), (2_990_592, 8192)] {
+                let at = usize::try_from(offset).expect("small");
+                let read = buffer.of(len);
+                stream.read_past_cache(offset, read).expect("reads");
+                assert!(*read == bytes[at..at + len], "{step}: {offset} {len}");
+                let mut anywhere = vec![1; len + 1];
+                stream.read_past_cache(offset, &mut anywhere[1..]).expect("reads");
+                assert!(anywhere[1..] == bytes[at..at + len], "{step}: {offset} {len}");
+            }
+            let mut end = [1; 20_000];
+            stream.read_past_cache(len - 5, &mut end).expect("reads");
+            assert_eq!(
+                (&end[..5], end[5..].iter().all(|byte| *byte == 0)),
+                (&bytes[bytes.len() - 5..], true)
+            );
+            stream.sync().expect("synced");
+            if step == 1 {
+                stream.drop_cached(0..len);
+            }
+        }
+        File::options().write(true).open(&path).expect("opens").set_len(5000).expect("cut");
+        stream.read_past_cache(4096, buffer.of(8192)).expect_err("it was cut");
     }
 
     #[test]

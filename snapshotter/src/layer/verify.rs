@@ -115,7 +115,7 @@ impl Reading {
         while self.at < end {
             let part = usize::try_from(end - self.at).map_or(READ_LEN, |left| left.min(READ_LEN));
             let bytes = &mut buffer[..part];
-            let read = spans.files().stream.read(self.at, bytes);
+            let read = spans.files().stream.read_past_cache(self.at, bytes);
             read.map_err(|e| Error::Internal(format!("read the stream: {e}")))?;
             self = self.push(bytes);
         }

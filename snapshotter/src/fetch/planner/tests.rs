@@ -290,7 +290,9 @@ fn what_fails_rests_and_comes_back() {
     }
     let Next::Wait(Some(at)) = planner.next(now + ms(5)) else { panic!("it rests") };
     planner.want(layer, 1, Class::Demand);
-    assert_eq!(sends(&mut planner, now + ms(6)).len(), 1, "for who waits it is tried at once");
+    let demand = sends(&mut planner, now + ms(6));
+    assert_eq!(demand.len(), 1, "for who waits it is tried at once");
+    answer(&mut planner, &demand[0], now + ms(7));
     assert!(!sends(&mut planner, at).is_empty());
     planner.forget(layer);
     planner.remove(layer);

@@ -66,7 +66,7 @@ impl Layer {
             Stage::Indexed if self.spans().is_some_and(|spans| spans.is_kept_whole()) => Hold::Fixed,
             _ if mounted => Hold::Mounted,
             // Whoever pulls it is about to mount it.
-            _ if !self.was_mounted.load(Ordering::Acquire) => Hold::Fixed,
+            _ if !self.was_mounted() => Hold::Fixed,
             _ => Hold::Unmounted,
         };
         // In an unpacked one nothing changes.
@@ -77,6 +77,11 @@ impl Layer {
             found.hold = Hold::Fixed;
         }
         Ok(found)
+    }
+
+    /// Whether it was mounted before.
+    pub(in crate::layer) fn was_mounted(&self) -> bool {
+        self.was_mounted.load(Ordering::Acquire)
     }
 
     /// It was mounted before: it isn't just being pulled.
