@@ -11,6 +11,7 @@ readonly TEST_PACKAGES=(
     busybox-static skopeo zstd pigz                                             # images and layers
     e2fsprogs:mkfs.ext4                                                         # a disk to be filled up
     apache2-utils                                                               # htpasswd
+    groff-base:groff                                                            # man pages
     python3-venv                                                                # moto
 )
 readonly DEMO_PACKAGES=(

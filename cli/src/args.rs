@@ -16,17 +16,14 @@ use spandrel_soci::prefetch::Wanted;
 use spandrel_soci::store::Store;
 
 use crate::commands::Command;
-use crate::error::Error;
+use crate::error::{Error, exit};
 use crate::{env, units};
 
 /// Indexes container images so that they can be started while they are still in the registry, and works with what it
 /// made.
 #[derive(Debug, Parser)]
 #[command(name = "spandrel", version, max_term_width = 100, arg_required_else_help = true)]
-#[command(
-    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 no permission, 5 registry unavailable, \
-                        6 corrupt, 124 timed out, 130 interrupted."
-)]
+#[command(after_help = exit::help())]
 pub struct Cli {
     /// Flags of every command.
     #[command(flatten)]

@@ -25,6 +25,30 @@ pub mod exit {
     pub const TIMED_OUT: u8 = 124;
     /// Ended by a signal: 128 and its number.
     pub const SIGNAL: u8 = 128;
+    /// Ctrl-C: [`SIGNAL`] and SIGINT's number.
+    const INTERRUPTED: u8 = SIGNAL + 2;
+    /// [`SIGNAL`] and SIGTERM's number.
+    const TERMINATED: u8 = SIGNAL + 15;
+
+    /// All of them with what they mean, for help and man pages.
+    pub const CODES: [(u8, &str); 10] = [
+        (0, "Done"),
+        (FAILURE, "Failed for another reason than those below"),
+        (USAGE, "Wrong usage: an unknown flag, a malformed reference or digest"),
+        (NOT_FOUND, "What was named isn't there: image, platform, index, zTOC, file"),
+        (UNAUTHORIZED, "No permission, or wrong credentials"),
+        (UNAVAILABLE, "The registry can't be reached or asks for patience: trying again later may help"),
+        (CORRUPT, "Bytes aren't what their digest says"),
+        (TIMED_OUT, "The time of --timeout was over"),
+        (INTERRUPTED, "Interrupted (Ctrl-C)"),
+        (TERMINATED, "Terminated"),
+    ];
+
+    /// The list below the tool's help.
+    pub fn help() -> String {
+        let lines = CODES.map(|(code, meaning)| format!("{code:>5}  {meaning}"));
+        format!("Exit codes:\n{}", lines.join("\n"))
+    }
 }
 
 /// Why a command failed.

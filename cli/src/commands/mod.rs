@@ -1,5 +1,6 @@
 //! The commands: each has its flags and its output here, one file a command, and its work elsewhere.
 
+pub mod completions;
 pub mod convert;
 pub mod create;
 pub mod index;
@@ -38,6 +39,10 @@ pub enum Command {
     Mount(mount::Args),
     /// End such a mount
     Unmount(mount::UnmountArgs),
+    /// Print shell completions
+    Completions(completions::Args),
+    /// Write the man pages into a folder
+    Man(completions::ManArgs),
 }
 
 impl Command {
@@ -56,6 +61,8 @@ impl Command {
             Self::Pull(args) => pull::run(args, global).await,
             Self::Mount(args) => mount::run(args, global),
             Self::Unmount(args) => mount::unmount(args),
+            Self::Completions(args) => completions::run(&args),
+            Self::Man(args) => completions::man(&args),
         }
     }
 }

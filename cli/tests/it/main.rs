@@ -6,6 +6,7 @@ mod convert;
 mod create;
 mod faults;
 mod get_file;
+mod help;
 mod interop;
 mod memory;
 mod same;
