@@ -8,6 +8,7 @@ pub mod args;
 pub mod commands;
 pub mod env;
 pub mod error;
+pub mod fit;
 pub mod man;
 pub mod output;
 pub mod place;

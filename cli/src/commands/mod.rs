@@ -4,6 +4,8 @@ pub mod completions;
 pub mod convert;
 pub mod create;
 pub mod index;
+mod indexes;
+pub mod inspect;
 pub mod mount;
 pub mod prefetch;
 pub mod pull;
@@ -24,6 +26,8 @@ pub enum Command {
     Convert(convert::Args),
     /// Push an image's indexes from the store into its repository
     Push(push::Args),
+    /// Say what will be lazy of an image, and why not all
+    Inspect(inspect::Args),
     /// Show and remove the indexes in the store
     #[command(subcommand)]
     Index(index::Command),
@@ -55,6 +59,7 @@ impl Command {
             Self::Create(args) => create::run(args, global).await,
             Self::Convert(args) => convert::run(args, global).await,
             Self::Push(args) => push::run(args, global).await,
+            Self::Inspect(args) => inspect::run(args, global).await,
             Self::Index(command) => index::run(command, global).await,
             Self::Ztoc(command) => ztoc::run(command, global).await,
             Self::Prefetch(command) => prefetch::run(command, global).await,

@@ -7,6 +7,7 @@ mod create;
 mod faults;
 mod get_file;
 mod help;
+mod inspect;
 mod interop;
 mod memory;
 mod same;

@@ -3,9 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
+use spandrel_fixtures::client::Client;
+use spandrel_fixtures::image::push::{push_blob, push_manifest};
 use spandrel_fixtures::image::{Image, ImageBuilder};
 use spandrel_fixtures::layer::{Entry, Layer, TarBuilder};
 use spandrel_fixtures::random::Random;
+use spandrel_registry::Digest;
+use spandrel_soci::index::{CONFIG, IndexManifest, LayerZtoc, Version, ZTOC, annotation, descriptor};
 use tempfile::TempDir;
 
 /// The tool with a home and a store that nobody else has.
@@ -125,4 +129,44 @@ pub(crate) fn sorted(text: &str) -> Vec<String> {
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
     lines.sort();
     lines
+}
+
+/// Pushes an image that names an index of version 2, with these zTOCs for its layers: true ones, false ones, or none. Gives
+/// the index's digest.
+pub(crate) fn push_with_index(
+    registry: &Client,
+    repo: &str,
+    layers: Vec<Layer>,
+    ztocs: &[Option<Vec<u8>>],
+) -> String {
+    let digest = |bytes: &[u8]| Digest::sha256(bytes);
+    let listed = layers.iter().zip(ztocs).filter_map(|(layer, ztoc)| {
+        let bytes = ztoc.clone()?;
+        push_blob(registry, repo, digest(&bytes).as_str(), bytes.clone().into());
+        Some(LayerZtoc {
+            layer: layer.digest.parse().unwrap(),
+            layer_media_type: layer.media_type.clone(),
+            ztoc: descriptor(ZTOC, digest(&bytes), bytes.len() as u64),
+            span_size: None,
+            disable_xattrs: false,
+        })
+    });
+    let index = IndexManifest {
+        version: Version::V2,
+        build_tool: "somebody's".to_owned(),
+        layers: listed.collect(),
+        prefetch: Vec::new(),
+        subject: None,
+    };
+    push_blob(registry, repo, digest(CONFIG).as_str(), CONFIG.into());
+    let pushed = push_manifest(
+        registry,
+        repo,
+        "",
+        "application/vnd.oci.image.manifest.v1+json",
+        index.to_bytes().into(),
+    );
+    let image = ImageBuilder::new().annotation(annotation::INDEX_DIGEST, &pushed);
+    layers.into_iter().fold(image, ImageBuilder::layer).build().push(registry, repo, "1");
+    pushed
 }
