@@ -19,7 +19,7 @@ pub mod exit {
     pub const UNAUTHORIZED: u8 = 4;
     /// The registry can't be reached or asks for patience: trying again later may help.
     pub const UNAVAILABLE: u8 = 5;
-    /// Bytes aren't what their digest says.
+    /// Bytes aren't what their digest says, or an index isn't what the layers are.
     pub const CORRUPT: u8 = 6;
     /// `--timeout` was over.
     pub const TIMED_OUT: u8 = 124;
@@ -38,7 +38,7 @@ pub mod exit {
         (NOT_FOUND, "What was named isn't there: image, platform, index, zTOC, file"),
         (UNAUTHORIZED, "No permission, or wrong credentials"),
         (UNAVAILABLE, "The registry can't be reached or asks for patience: trying again later may help"),
-        (CORRUPT, "Bytes aren't what their digest says"),
+        (CORRUPT, "Bytes aren't what their digest says, or an index isn't what the layers are"),
         (TIMED_OUT, "The time of --timeout was over"),
         (INTERRUPTED, "Interrupted (Ctrl-C)"),
         (TERMINATED, "Terminated"),
@@ -81,6 +81,17 @@ pub enum Error {
     /// What was named isn't there.
     #[error("{0}")]
     NotFound(String),
+    /// An index isn't true.
+    #[error(
+        "{image}: the index and the layers differ in {differences} points; make another index with \
+         `spandrel create {image} --force --push`, or `spandrel convert` where the image names it"
+    )]
+    Differs {
+        /// The image.
+        image: String,
+        /// In how many points.
+        differences: u64,
+    },
     /// Anything else.
     #[error("{0}")]
     Failed(String),
@@ -111,6 +122,7 @@ impl Error {
         match self {
             Self::Usage(_) | Self::Reference(_) => exit::USAGE,
             Self::NotFound(_) => exit::NOT_FOUND,
+            Self::Differs { .. } => exit::CORRUPT,
             Self::TimedOut(_) => exit::TIMED_OUT,
             Self::Signal(number) => exit::SIGNAL.saturating_add(*number),
             Self::File { source, .. } if source.kind() == std::io::ErrorKind::NotFound => exit::NOT_FOUND,

@@ -17,6 +17,7 @@ pub mod json;
 pub mod limits;
 pub mod platform;
 pub mod prefetch;
+pub mod prove;
 pub mod push;
 pub mod source;
 pub mod store;

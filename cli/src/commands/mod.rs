@@ -3,6 +3,7 @@
 pub mod completions;
 pub mod convert;
 pub mod create;
+pub mod diff;
 pub mod index;
 mod indexes;
 pub mod inspect;
@@ -28,6 +29,8 @@ pub enum Command {
     Push(push::Args),
     /// Say what will be lazy of an image, and why not all
     Inspect(inspect::Args),
+    /// Prove an image's indexes against its layers
+    Diff(diff::Args),
     /// Show and remove the indexes in the store
     #[command(subcommand)]
     Index(index::Command),
@@ -60,6 +63,7 @@ impl Command {
             Self::Convert(args) => convert::run(args, global).await,
             Self::Push(args) => push::run(args, global).await,
             Self::Inspect(args) => inspect::run(args, global).await,
+            Self::Diff(args) => diff::run(args, global).await,
             Self::Index(command) => index::run(command, global).await,
             Self::Ztoc(command) => ztoc::run(command, global).await,
             Self::Prefetch(command) => prefetch::run(command, global).await,

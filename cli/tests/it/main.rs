@@ -4,6 +4,7 @@
 mod containerd;
 mod convert;
 mod create;
+mod diff;
 mod faults;
 mod get_file;
 mod help;
