@@ -112,7 +112,10 @@ pub fn write(page: &mut Page, run: &Run<Value>) -> Result<()> {
         if !limits.rows.is_empty() {
             page.heading(3, format!("Distance to the limit at {network}"));
             page.prose(
-                "*limit*: the program alone (a second container on overlayfs, with image and page cache warm), the fewest bytes                  with which it became ready (lazily, with index and manifests) at the network's rate, and four round trips.                  Systems: ready, in multiples of it. Where the fewest bytes were fetched with others ahead of need, the true                  limit is lower.",
+                "*limit*: the program alone (a second container on overlayfs, with image and page cache warm), the fewest bytes \
+                 with which it became ready (lazily, with index and manifests) at the network's rate, and four round trips. \
+                 Systems: ready, in multiples of it. Where the fewest bytes were fetched with others ahead of need, the true \
+                 limit is lower.",
             );
             page.table(limits);
         }
