@@ -45,7 +45,7 @@ pub struct BuildOptions {
     pub build_tool: String,
     /// How many layers are worked on at once. Indexing one takes a core.
     pub parallel: NonZeroUsize,
-    /// How much memory they may take, in bytes, by an estimate ([`memory`]). One layer is always worked on.
+    /// How much memory they may take, in bytes, by an estimate from their length. One layer is always worked on.
     pub memory: u64,
     /// Files whose spans are listed for prefetching.
     pub prefetch: Wanted,

@@ -68,7 +68,7 @@ pub trait ImageSource: BlobSource {
     }
 
     /// Finds out where blobs lie that will be read, so that their first reads go there at once
-    /// ([`Client::find_places`]). A source that has them all itself does nothing. Never fails: who reads them finds out.
+    /// ([`spandrel_registry::Client::find_places`]). A source that has them all itself does nothing. Never fails: who reads them finds out.
     async fn find_places(&self, _: &[Digest]) {}
 }
 

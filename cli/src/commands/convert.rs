@@ -18,8 +18,8 @@ use crate::{output, registry};
 
 /// Copy an image so that it names its own index (version 2), which every reader of the image then finds.
 ///
-/// SRC and DST are registry.example/app:1, oci-dir:PATH[:TAG], oci-archive:PATH[:TAG], containerd:NAME (an image in the
-/// containerd that --address and --namespace say) or (SRC only) docker-archive:PATH.
+/// SRC and DST are registry.example/app:1, oci-dir:PATH and oci-archive:PATH (with or without :TAG behind them), containerd:NAME
+/// (an image in the containerd that --address and --namespace say) or (SRC only) docker-archive:PATH.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The image
