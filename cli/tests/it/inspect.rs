@@ -6,7 +6,7 @@ use spandrel_fixtures::peers::DockerRegistry;
 use spandrel_ztoc::build::{BuildOptions, build};
 use spandrel_ztoc::{Compression, Ztoc};
 
-use crate::support::{Tool, large_layer, mixed_image, push_with_index, small_layer};
+use crate::support::{SOMEBODY, Tool, large_layer, mixed_image, push_with_index, small_layer};
 
 const MIN: [&str; 2] = ["--min-layer-size", "100k"];
 
@@ -171,7 +171,9 @@ fn an_index_that_can_t_be_used_is_shown_with_its_reason() {
         let inspected = inspect(&tool, &format!("{}/{repo}:1", registry.host()));
         let platform = &inspected["platforms"][0];
         assert_eq!(platform["indexes"][0]["digest"], index.as_str());
-        assert_eq!(platform["indexes"][0]["build_tool"], "somebody's");
+        assert_eq!(platform["indexes"][0]["build_tool"], SOMEBODY);
+        let text = tool.good(&["inspect", &format!("{}/{repo}:1", registry.host())]);
+        assert!(text.contains(r"by somebody \u{1b}[31m") && !text.contains('\u{1b}'), "{text}");
         let lazy = reason.is_empty();
         let want = if lazy { ["lazy", "lazy", "whole"] } else { ["whole", "unclear", "whole"] };
         assert_eq!(verdicts(platform), [want], "{repo}");

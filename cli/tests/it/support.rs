@@ -131,6 +131,9 @@ pub(crate) fn sorted(text: &str) -> Vec<String> {
     lines
 }
 
+/// Who made the index of [`push_with_index`]; a terminal would go on in red.
+pub(crate) const SOMEBODY: &str = "somebody \u{1b}[31m";
+
 /// Pushes an image that names an index of version 2, with these zTOCs for its layers: true ones, false ones, or none. Gives
 /// the index's digest.
 pub(crate) fn push_with_index(
@@ -153,7 +156,7 @@ pub(crate) fn push_with_index(
     });
     let index = IndexManifest {
         version: Version::V2,
-        build_tool: "somebody's".to_owned(),
+        build_tool: SOMEBODY.to_owned(),
         layers: listed.collect(),
         prefetch: Vec::new(),
         subject: None,

@@ -31,7 +31,7 @@ fn fields(said: &Entry, have: &Entry) -> Vec<String> {
     };
     // As bytes first: two names may look the same.
     if said.name != have.name {
-        field("the name", format!("{:?}", said.name.escape_ascii().to_string()), quoted(&have.name));
+        field("the name", quoted(&said.name), quoted(&have.name));
     }
     if said.linkname != have.linkname {
         field("the link", quoted(&said.linkname), quoted(&have.linkname));

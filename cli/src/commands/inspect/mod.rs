@@ -170,6 +170,8 @@ fn index_text(index: &OfIndex) -> String {
         return error();
     };
     let tool = index.build_tool.as_deref().filter(|tool| !tool.is_empty()).unwrap_or("an unnamed tool");
+    // Anybody's text: what a terminal would obey is shown as what it is.
+    let tool = tool.escape_debug();
     format!("{digest} in {}, {size} bytes, {ztocs} zTOCs, by {tool}", index.repository)
 }
 
@@ -178,7 +180,7 @@ fn row(layer: &OfLayer) -> [String; 9] {
     [
         layer.digest.to_string(),
         layer.size.to_string(),
-        layer.format.clone(),
+        layer.format.escape_debug().to_string(),
         number(layer.ztoc_size),
         number(layer.spans.map(|spans| spans as u64)),
         layer.spandrel.name().to_owned(),
