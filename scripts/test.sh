@@ -25,6 +25,8 @@ test() {
     # children, and this shell is none.
     local run
     run=$(mktemp -d "$(scratch_base)/sp.XXXXXX")
+    # Tests read files there as users that aren't root.
+    chmod 711 "$run"
     # shellcheck disable=SC2064 # the folder is known now
     trap "sweep '$run'" EXIT
     trap 'exit 130' INT

@@ -18,7 +18,7 @@ async fn descriptors_beside_many_layers() {
     node.registry.wait_until_idle().await;
     let (all, layers) = node.descriptors();
     let mut sheet = Sheet::default();
-    sheet.see(&OPEN_LAYERS, layers);
+    sheet.see_within(&OPEN_LAYERS, layers);
     sheet.see_within(&OPEN_ALL, all);
     let (now, most) = node.descriptor_limit();
     assert_eq!(now, most, "it takes what it may have");
