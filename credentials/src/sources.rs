@@ -176,16 +176,19 @@ impl Credentials {
     async fn pick(
         &self,
         repository: &Repository,
-        refused: Option<(usize, &Credential)>,
+        refused: Option<&Credential>,
     ) -> Result<Option<Credential>, CredentialError> {
         let mut failed = None;
         let mut second_best = None;
         for (number, source) in self.sources.iter().enumerate() {
-            let its_own = refused.filter(|(owner, _)| *owner == number).map(|(_, credential)| credential);
-            match source.find(repository, its_own).await {
+            match source.find(repository, refused).await {
                 Ok(Some(found)) => {
                     let known = self.host(repository, |host| {
-                        host.refused.get(&number).is_some_and(|refused| *refused == found.credential)
+                        // Whose it was is who gives it again: one host's repositories may have their own sources.
+                        if refused == Some(&found.credential) {
+                            host.refused.insert(number, found.credential.clone());
+                        }
+                        host.refused.get(&number) == Some(&found.credential)
                     });
                     if !known {
                         return Ok(Some(self.chosen(repository, number, found)));
@@ -271,12 +274,7 @@ impl CredentialSource for Credentials {
         repository: &Repository,
         refused: &Credential,
     ) -> Result<Option<Credential>, CredentialError> {
-        let owner = self.host(repository, |host| {
-            let (owner, _) = host.last.clone()?;
-            host.refused.insert(owner, refused.clone());
-            Some(owner)
-        });
-        self.pick(repository, owner.map(|owner| (owner, refused))).await
+        self.pick(repository, Some(refused)).await
     }
 }
 

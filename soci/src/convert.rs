@@ -20,7 +20,7 @@ use crate::Error;
 use crate::build::{BuildEvent, BuildOptions, BuiltIndex, KnownZtocs, build};
 use crate::image::{Image, resolve};
 use crate::index::{CONFIG, INDEX_V2, Version, limit};
-use crate::limits::{MAX_INDEX_DEPTH, MAX_LAYERS, MAX_MANIFESTS};
+use crate::limits::{MAX_INDEX_DEPTH, MAX_LAYERS, MAX_MANIFESTS, MAX_MANIFESTS_LEN};
 use crate::platform::Platforms;
 use crate::source::ImageSource;
 use crate::target::{ImageTarget, InMemory, Put};
@@ -171,6 +171,8 @@ struct Node {
 /// What of a manifest must be there before it.
 #[derive(Deserialize)]
 struct Parts {
+    #[serde(rename = "mediaType")]
+    media_type: Option<String>,
     config: Option<Descriptor>,
     #[serde(default)]
     layers: Vec<Descriptor>,
@@ -186,9 +188,9 @@ impl Work<'_> {
     /// is an image.
     async fn nodes(&self, root: &FetchedManifest, chosen: &BTreeSet<&Digest>) -> Result<Vec<Node>, Error> {
         let parts = self.parts(root)?;
-        let Some(parts) = parts.filter(|parts| !parts.manifests.is_empty()) else {
+        if parts.manifests.is_empty() {
             return Ok(vec![self.node(root.clone())?]);
-        };
+        }
         let others = parts.manifests.into_iter().filter(|entry| !is_soci(entry));
         let mut nodes = Vec::new();
         self.below(others.collect(), chosen, 1, &mut nodes).await?;
@@ -204,6 +206,7 @@ impl Work<'_> {
         nodes: &mut Vec<Node>,
     ) -> Result<(), Error> {
         limit("depth of indexes within indexes", depth as u64, MAX_INDEX_DEPTH as u64)?;
+        limit("number of manifests of an index", entries.len() as u64, MAX_MANIFESTS as u64)?;
         let fetches = entries.into_iter().map(|entry| {
             let source = Arc::clone(&self.source);
             async move {
@@ -227,7 +230,7 @@ impl Work<'_> {
             if nodes.iter().any(|node| node.fetched.digest == digest) {
                 continue;
             }
-            let inner = self.parts(&manifest)?.map(|parts| parts.manifests).unwrap_or_default();
+            let inner = self.parts(&manifest)?.manifests;
             if !inner.is_empty() {
                 Box::pin(self.below(inner, needed, depth + 1, nodes)).await?;
             }
@@ -238,6 +241,8 @@ impl Work<'_> {
                 tracing::info!(manifest = %digest, image = self.name, "its layers aren't in the source, so not copied");
             }
             limit("number of manifests of the image", nodes.len() as u64, MAX_MANIFESTS as u64)?;
+            let len = nodes.iter().map(|node| node.fetched.bytes.len() as u64).sum();
+            limit("length of all manifests of the image", len, MAX_MANIFESTS_LEN)?;
         }
         Ok(())
     }
@@ -253,17 +258,17 @@ impl Work<'_> {
     }
 
     fn node(&self, mut fetched: FetchedManifest) -> Result<Node, Error> {
-        let Some(parts) = self.parts(&fetched)? else { return Ok(Node { fetched, blobs: Vec::new() }) };
+        let parts = self.parts(&fetched)?;
+        fetched.media_type = media_type_of(&fetched, &parts);
         let all = parts.config.into_iter().chain(parts.layers).chain(parts.blobs);
         let blobs: Vec<_> = all.map(|blob| (blob.digest, blob.size)).collect();
         limit("number of blobs of a manifest", blobs.len() as u64, MAX_LAYERS as u64)?;
-        fetched.media_type = media_type_of(&fetched);
         Ok(Node { fetched, blobs })
     }
 
-    /// What a manifest names; `None` for what is no manifest as we know them.
-    fn parts(&self, fetched: &FetchedManifest) -> Result<Option<Parts>, Error> {
-        serde_json::from_slice(&fetched.bytes).map(Some).map_err(|error| Error::Image {
+    /// What a manifest names.
+    fn parts(&self, fetched: &FetchedManifest) -> Result<Parts, Error> {
+        serde_json::from_slice(&fetched.bytes).map_err(|error| Error::Image {
             image: self.name.clone(),
             what: format!("its manifest {} can't be read: {error}", fetched.digest),
         })
@@ -328,7 +333,7 @@ impl Work<'_> {
                 rewritten.insert(fetched.digest.clone(), new);
             }
         }
-        let is_index = self.parts(root)?.is_some_and(|parts| !parts.manifests.is_empty());
+        let is_index = !self.parts(root)?.manifests.is_empty();
         let new_root = match (&entries[..], is_index) {
             (_, true) => edit::index(&self.name, &root.bytes, &rewritten, &entries)?,
             ([entry], false) => edit::index_of_one(&self.name, &rewritten[&entry.old_image], entry)?,
@@ -406,18 +411,13 @@ fn blobs(nodes: &[Node]) -> Result<Vec<(Digest, u64)>, Error> {
     Ok(blobs)
 }
 
-/// What a manifest says that it is, else what its place said.
-fn media_type_of(fetched: &FetchedManifest) -> String {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Typed {
-        media_type: Option<String>,
-    }
-    let said = serde_json::from_slice::<Typed>(&fetched.bytes).ok().and_then(|typed| typed.media_type);
-    match said {
-        Some(said) => said,
-        None if fetched.media_type.is_empty() => media_type::OCI_MANIFEST.to_owned(),
-        None => fetched.media_type.clone(),
+/// What a manifest says that it is, else what its place said, else what it looks like.
+fn media_type_of(fetched: &FetchedManifest, parts: &Parts) -> String {
+    match &parts.media_type {
+        Some(said) => said.clone(),
+        None if !fetched.media_type.is_empty() => fetched.media_type.clone(),
+        None if parts.manifests.is_empty() => media_type::OCI_MANIFEST.to_owned(),
+        None => media_type::OCI_INDEX.to_owned(),
     }
 }
 

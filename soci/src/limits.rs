@@ -15,6 +15,9 @@ pub const MAX_PREFETCH_LEN: u64 = 4 << 20;
 /// several times.
 pub const MAX_MANIFESTS: usize = 1024;
 
+/// Longest all manifests of an image together, in bytes: they are held until the last blob is copied. Each has some KiB.
+pub const MAX_MANIFESTS_LEN: u64 = 64 << 20;
+
 /// Longest image configuration that is read for its platform, in bytes. It lists the history of the image.
 pub const MAX_CONFIG_LEN: u64 = 8 << 20;
 
@@ -24,6 +27,9 @@ pub const MAX_REFERRERS_TRIED: usize = 8;
 
 /// Most files of an archive with an image: a blob each, and docker's three files for each layer.
 pub const MAX_ARCHIVE_FILES: u64 = 65536;
+
+/// Longest all headers of an archive together, in bytes, with the long names that belong to them: 2 KiB for each of its files.
+pub const MAX_ARCHIVE_HEADERS_LEN: u64 = MAX_ARCHIVE_FILES * 2048;
 
 /// Most links in an archive that are followed from one to the next. docker writes one.
 pub const MAX_ARCHIVE_LINKS: usize = 8;

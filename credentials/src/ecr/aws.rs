@@ -269,7 +269,9 @@ fn explain(registry: &EcrHost, error: &SdkError<GetAuthorizationTokenError>) -> 
 fn said(causes: &[&(dyn std::error::Error + 'static)]) -> String {
     let mut texts: Vec<String> = Vec::new();
     for cause in causes {
+        // Behind its first line AWS repeats a wrongly signed request, token and all; some errors quote what they hold.
         let text = cause.to_string();
+        let text = text.lines().next().unwrap_or_default().split("\\n").next().unwrap_or_default().to_owned();
         // Some repeat what is behind them, some say only what kind of error is.
         let repeats = texts.last().is_some_and(|last| last.contains(&text));
         if !text.is_empty() && text != "other" && !repeats {

@@ -14,7 +14,7 @@ use super::BlobStream;
 use super::file::read_range;
 use crate::Error;
 use crate::index::limit;
-use crate::limits::{MAX_ARCHIVE_FILES, MAX_ARCHIVE_LINKS};
+use crate::limits::{MAX_ARCHIVE_FILES, MAX_ARCHIVE_HEADERS_LEN, MAX_ARCHIVE_LINKS};
 
 /// The files of an image.
 #[derive(Debug, Clone)]
@@ -61,8 +61,13 @@ impl Files {
         match self {
             Self::Folder(folder) => {
                 let path = folder.join(name);
-                let len = std::fs::metadata(&path).map_err(|error| failed(&path, error))?.len();
-                Ok(Place { path, range: 0..len })
+                let found = std::fs::metadata(&path).map_err(|error| failed(&path, error))?;
+                if !found.is_file() {
+                    // Opening a pipe would wait for ever.
+                    let error = io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file");
+                    return Err(failed(&path, error));
+                }
+                Ok(Place { path, range: 0..found.len() })
             }
             Self::Archive(path, members) => {
                 let mut wanted = clean(name);
@@ -128,11 +133,36 @@ impl Place {
     }
 }
 
+/// An archive of which only headers and what belongs to them are read, and so much at most: a name may claim any length.
+struct Headers {
+    file: File,
+    left: u64,
+}
+
+impl io::Read for Headers {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.left == 0 {
+            let text = format!("its headers have over {MAX_ARCHIVE_HEADERS_LEN} bytes");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+        let most = usize::try_from(self.left).map_or(buf.len(), |left| left.min(buf.len()));
+        let read = self.file.read(&mut buf[..most])?;
+        self.left -= read as u64;
+        Ok(read)
+    }
+}
+
+impl io::Seek for Headers {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file.seek(to)
+    }
+}
+
 /// The members of a tar, by their cleaned names.
 fn members(path: &Path, file: File) -> Result<BTreeMap<String, Member>, Error> {
     let failed = |error| failed(path, error);
     let mut members = BTreeMap::new();
-    let mut archive = tar::Archive::new(file);
+    let mut archive = tar::Archive::new(Headers { file, left: MAX_ARCHIVE_HEADERS_LEN });
     for entry in archive.entries_with_seek().map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let name = clean(&String::from_utf8_lossy(&entry.path_bytes()));
@@ -174,4 +204,33 @@ fn clean(path: &str) -> String {
 
 fn failed(path: &Path, source: io::Error) -> Error {
     Error::File { what: "reading", path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_regular_file_is_not_opened() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let made = std::process::Command::new("mkfifo").arg(dir.path().join("index.json")).status();
+        assert!(made.expect("mkfifo runs").success());
+        let error = Files::Folder(dir.path().to_owned()).place("index.json").expect_err("a pipe");
+        assert!(error.to_string().contains("no regular file"), "{error}");
+    }
+
+    #[test]
+    fn a_name_that_is_longer_than_any_is_not_read_to_its_end() {
+        let path = tempfile::NamedTempFile::new().expect("a file").into_temp_path();
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::GNULongName);
+        header.set_size(1 << 40);
+        header.set_cksum();
+        std::fs::write(&path, header.as_bytes()).expect("written");
+        // It is all there: zeros that take no room.
+        let file = File::options().write(true).open(&path).expect("opens");
+        file.set_len((1 << 40) + 4096).expect("a sparse file");
+        let error = Files::archive(&path).expect_err("too long");
+        assert!(error.to_string().contains("its headers have over"), "{error}");
+    }
 }
