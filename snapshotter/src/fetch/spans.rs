@@ -667,23 +667,20 @@ impl Spans {
         let (this, start) = (Arc::clone(self), span.uncompressed.start);
         let write = move || {
             let _leave = leave;
-            let written = this
-                .files
-                .stream
-                .write(start, &bytes.bytes)
-                .and_then(|()| this.files.bitmap.set(id, crc32fast::hash(&bytes.bytes)));
+            let len = bytes.bytes.len() as u64;
+            let written = this.files.stream.write(start, &bytes.bytes).and_then(|()| {
+                // Before anybody finds it present: he is to look in the page cache.
+                this.files.bitmap.set_fresh(id, true);
+                this.files.bitmap.set(id, crc32fast::hash(&bytes.bytes))
+            });
             let ledger = &this.engine.ledger;
             match &written {
-                Ok(()) => {
-                    let len = bytes.bytes.len() as u64;
-                    ledger.wrote(len);
-                    this.wrote(id, len);
-                }
+                Ok(()) => ledger.wrote(len),
                 Err(error) => {
                     // What was written of it is of no use to anybody.
                     this.file_range(id).map(|range| this.files.stream.punch(range));
                     if is_full(error) {
-                        ledger.short(bytes.bytes.len() as u64);
+                        ledger.short(len);
                     }
                     this.engine.lost(this.id, id);
                 }
@@ -696,6 +693,8 @@ impl Spans {
                 Ok(()) => {
                     this.disk_trouble.store(false, Ordering::Relaxed);
                     this.notice_completion();
+                    // Last: the disk may make it wait, and by now nobody else does, nor memory.
+                    this.wrote(id, len);
                 }
                 // The readers have their bytes; the next ones fetch again.
                 Err(error) => {

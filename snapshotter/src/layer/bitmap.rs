@@ -181,12 +181,14 @@ impl Bitmap {
         }
     }
 
-    /// An unverified span has proved to be something else.
+    /// A span that isn't missing can't be relied on.
     pub(crate) fn clear(&self, id: u32) -> io::Result<()> {
         let Some(entry) = self.entries.get(id as usize) else { return Ok(()) };
         if entry.state.swap(MISSING, Ordering::AcqRel) == PRESENT {
             self.present.fetch_sub(1, Ordering::Relaxed);
         }
+        // Whoever is reading it looks again: what comes in its place may fail, and leaves a hole then.
+        self.withdrawals.fetch_add(1, Ordering::AcqRel);
         self.file.get()?.write_all_at(&[0; 8], HEADER_LEN + u64::from(id) * ENTRY_LEN)
     }
 

@@ -236,7 +236,7 @@ fn keep(
         stream.write(len, bytes).map_err(|e| files::failed("write", path, &e))?;
         len += filled as u64;
         if len - begun >= SYNC_LEN {
-            stream.begin_sync(begun..len);
+            stream.not_needed(begun..len);
             begun = len;
         }
         if len > MAX_STREAM_LEN {

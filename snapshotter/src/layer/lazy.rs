@@ -178,7 +178,12 @@ pub(super) fn allocated(dir: &Path) -> io::Result<u64> {
 pub(super) fn empty(dir: &Path, record: &Record) -> Result<u64, Error> {
     let (stream, bitmap) = (dir.join(STREAM), dir.join(BITMAP));
     // First for good what says that they are there: without it they aren't.
-    let removed = std::fs::remove_file(&bitmap).and_then(|()| files::sync_parent(&bitmap));
+    let removed = match std::fs::remove_file(&bitmap) {
+        // A crash, or a disk that failed, may have come in between.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    };
+    let removed = removed.and_then(|()| files::sync_parent(&bitmap));
     removed.map_err(|e| files::failed("delete", &bitmap, &e))?;
     let punch = || {
         let file = Stream::open(&stream, record.stream_len)?;
@@ -280,7 +285,7 @@ impl Backing for WholeBacking {
                 reply.data(bytes);
                 if self.just_filled {
                     // The kernel has it now where it is looked for next.
-                    self.stream.drop_cached(offset..offset.saturating_add(len as u64));
+                    self.stream.not_needed(offset..offset.saturating_add(len as u64));
                 }
             }
             Err(error) => {

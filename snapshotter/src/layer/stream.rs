@@ -147,19 +147,10 @@ impl Stream {
         self.file.get()?.write_all_at(bytes, offset)
     }
 
-    /// Lets the disk begin with what was written in `range`, without waiting for it: so that little is left for
-    /// [`Stream::sync`]. That nothing is begun costs time and nothing else.
-    pub(crate) fn begin_sync(&self, range: Range<u64>) {
-        self.not_needed(range);
-    }
-
-    /// Drops what is on the disk of `range` from the page cache. That it stays costs memory and nothing else.
-    pub(crate) fn drop_cached(&self, range: Range<u64>) {
-        self.not_needed(range);
-    }
-
-    /// Says that nobody needs `range` in the page cache: the kernel drops what is on the disk and lets the disk begin with the rest.
-    fn not_needed(&self, range: Range<u64>) {
+    /// Says that nobody needs `range` in the page cache: what is on the disk is dropped from it, and the disk begins with the rest
+    /// without being waited for, so that little is left for [`Stream::sync`]. That it can't be said costs time and memory, and
+    /// nothing else.
+    pub(crate) fn not_needed(&self, range: Range<u64>) {
         let len = NonZeroU64::new(range.end.saturating_sub(range.start));
         if len.is_some()
             && let Ok(file) = self.file.get()
@@ -258,7 +249,7 @@ mod tests {
             );
             stream.sync().expect("synced");
             if step == 1 {
-                stream.drop_cached(0..len);
+                stream.not_needed(0..len);
             }
         }
         File::options().write(true).open(&path).expect("opens").set_len(5000).expect("cut");

@@ -212,13 +212,13 @@ impl Snapshots {
         }
     }
 
-    /// `work`, unless it is broken off; again, if the disk was full and layers could give something back.
+    /// `work`; again, if the disk was full and layers could give something back.
     async fn with_room<T, F: Future<Output = Result<T, Error>>>(
         &self,
         work: impl Fn() -> F,
     ) -> Result<T, Error> {
-        match self.unless_stopped(work()).await {
-            Err(Error::NoSpace(_)) if self.layers.make_room().await => self.unless_stopped(work()).await,
+        match work().await {
+            Err(Error::NoSpace(_)) if self.layers.make_room().await => work().await,
             other => other,
         }
     }
@@ -264,7 +264,7 @@ impl Snapshotter for Arc<Snapshots> {
         if !record.remote.as_ref().is_some_and(|remote| remote.pending) {
             return Ok(record.info(&key));
         }
-        self.unless_stopped(self.settle(&key, &record)).await?;
+        self.with_room(|| self.unless_stopped(self.settle(&key, &record))).await?;
         Ok(record.info(&key))
     }
 
@@ -321,7 +321,7 @@ impl Snapshotter for Arc<Snapshots> {
         if chain.record.kind == Kind::Committed {
             return Err(Error::FailedPrecondition(format!("snapshot {key} is neither active nor a view")));
         }
-        self.unless_stopped(self.ensure_mounted(&chain.ancestors)).await?;
+        self.with_room(|| self.unless_stopped(self.ensure_mounted(&chain.ancestors))).await?;
         Ok(self.overlay.mounts(&self.dirs, &chain))
     }
 
@@ -331,11 +331,15 @@ impl Snapshotter for Arc<Snapshots> {
         parent: String,
         labels: HashMap<String, String>,
     ) -> Result<Vec<Mount>, Error> {
-        let remote = self.with_room(|| self.prepare_remote(&key, &parent, &labels)).await?;
+        let remote =
+            self.with_room(|| self.unless_stopped(self.prepare_remote(&key, &parent, &labels))).await?;
         if let Some(name) = remote {
             return Err(Error::AlreadyExists(format!("target snapshot {name}")));
         }
-        self.with_room(|| self.create(Kind::Active, key.clone(), parent.clone(), labels.clone())).await
+        self.with_room(|| {
+            self.unless_stopped(self.create(Kind::Active, key.clone(), parent.clone(), labels.clone()))
+        })
+        .await
     }
 
     async fn view(
@@ -344,7 +348,10 @@ impl Snapshotter for Arc<Snapshots> {
         parent: String,
         labels: HashMap<String, String>,
     ) -> Result<Vec<Mount>, Error> {
-        self.with_room(|| self.create(Kind::View, key.clone(), parent.clone(), labels.clone())).await
+        self.with_room(|| {
+            self.unless_stopped(self.create(Kind::View, key.clone(), parent.clone(), labels.clone()))
+        })
+        .await
     }
 
     async fn commit(&self, name: String, key: String, labels: HashMap<String, String>) -> Result<(), Error> {

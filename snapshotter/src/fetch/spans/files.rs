@@ -43,18 +43,14 @@ impl Files {
 impl Spans {
     /// Span `id`, of `len` bytes, was written: the disk begins with older writes, and what has had time leaves the page cache.
     pub(super) fn wrote(self: &Arc<Self>, id: u32, len: u64) {
-        self.files.bitmap.set_fresh(id, true);
         for ((spans, id), due) in self.engine.fresh.wrote((Arc::downgrade(self), id), len) {
             // Else its layer was closed: the page cache has forgotten it, or will when it needs room.
             let Some(spans) = spans.upgrade() else { continue };
             let Ok(span) = spans.span(id) else { continue };
-            match due {
-                Due::Begin => spans.files.stream.begin_sync(span.uncompressed),
-                Due::Drop => {
-                    spans.files.bitmap.set_fresh(id, false);
-                    spans.files.stream.drop_cached(span.uncompressed);
-                }
+            if due == Due::Drop {
+                spans.files.bitmap.set_fresh(id, false);
             }
+            spans.files.stream.not_needed(span.uncompressed);
         }
     }
 }

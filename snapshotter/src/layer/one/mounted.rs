@@ -4,6 +4,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use tracing::warn;
+
 use super::super::record::Record;
 use super::super::stream::padded;
 use super::Layer;
@@ -53,8 +55,10 @@ impl Layer {
         let backing = self.backing(record).await?;
         let source = tree.add(&self.key.0, target, table, record.stream_len, backing).await?;
         let mounted = self.node.mounter.folder(&source, target).await;
-        if mounted.is_err() {
-            tree.remove(target).await?;
+        if mounted.is_err()
+            && let Err(error) = tree.remove(target).await
+        {
+            warn!(layer = self.key.0, target = %target.display(), %error, "its folder stays in the tree");
         }
         mounted
     }

@@ -112,6 +112,8 @@ impl Inner {
         self.grow_older(0, now.quota, &mut looking);
         let ledger = &self.node.fetch.ledger;
         ledger.has_written()
+            // Somebody may have unmounted since what could not go then.
+            || now.used > now.quota
             || self.layers().values().any(|layer| layer.is_filling())
             || (now.is_above_mark() && !self.kept.is_empty())
             || is_tight(&now, &[], ledger.is_tight()) != ledger.is_tight()
