@@ -317,6 +317,10 @@ mod tests {
         bitmap.set(0, 5).expect("written");
         assert_eq!(bitmap.get(0), Presence::Present);
         assert!(!bitmap.unchanged(seen));
+        // What turned out to be wrong may become a hole, too.
+        let seen = bitmap.seen();
+        bitmap.clear(1).expect("written");
+        assert!(!bitmap.unchanged(seen));
     }
 
     #[test]

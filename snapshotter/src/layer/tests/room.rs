@@ -186,28 +186,34 @@ fn allocated(root: &Path, name: &str) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lazy_layer_that_was_not_opened_since_the_start_is_emptied_too() {
-    let Some(dir) = disk() else { return };
-    let layer = layer("lazy");
-    let (image, blobs) = image(&[(&layer, true)], Version::V2);
-    let key = {
-        let bench = Bench::with(dir.path(), Arc::clone(&image), &blobs, kept);
-        let key = bench.prepare(&image, 0).await;
+    // Also where the daemon died after the bitmap had gone.
+    for half_emptied in [false, true] {
+        let Some(dir) = disk() else { return };
+        let layer = layer("lazy");
+        let (image, blobs) = image(&[(&layer, true)], Version::V2);
+        let key = {
+            let bench = Bench::with(dir.path(), Arc::clone(&image), &blobs, kept);
+            let key = bench.prepare(&image, 0).await;
+            let target = bench.mount(&key).await;
+            contents(target.join("lazy")).await.expect("reads");
+            bench.store.unmount(&key, &target).await.expect("unmounts");
+            bench.store.shutdown().await;
+            key
+        };
+        assert!(allocated(dir.path(), &key.0) > LARGE as u64);
+        if half_emptied {
+            std::fs::remove_file(dir.path().join("layers").join(&key.0).join("bitmap")).expect("removed");
+        }
+        let bench = Bench::with(dir.path(), Arc::clone(&image), &blobs, |options| {
+            kept(options);
+            options.quota = Share::Bytes(1 << 20);
+        });
+        bench.store.restore(std::slice::from_ref(&key)).await.expect("restores");
+        bench.store.look().await;
+        assert!(allocated(dir.path(), &key.0) < 1 << 20);
         let target = bench.mount(&key).await;
-        contents(target.join("lazy")).await.expect("reads");
-        bench.store.unmount(&key, &target).await.expect("unmounts");
-        bench.store.shutdown().await;
-        key
-    };
-    assert!(allocated(dir.path(), &key.0) > LARGE as u64);
-    let bench = Bench::with(dir.path(), Arc::clone(&image), &blobs, |options| {
-        kept(options);
-        options.quota = Share::Bytes(1 << 20);
-    });
-    bench.store.restore(std::slice::from_ref(&key)).await.expect("restores");
-    bench.store.look().await;
-    assert!(allocated(dir.path(), &key.0) < 1 << 20);
-    let target = bench.mount(&key).await;
-    assert!(contents(target.join("lazy")).await.expect("reads") == noise(1, LARGE));
+        assert!(contents(target.join("lazy")).await.expect("reads") == noise(1, LARGE));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
